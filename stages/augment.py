@@ -1,0 +1,103 @@
+"""Training augmentation on whole batches: what photos go through between a camera and a shop's page."""
+
+import io
+from typing import Annotated
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from stages.common import Params
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Sigma = Annotated[float, Field(gt=0, le=10)]
+
+
+class Augment(Params):
+    """Shares are the part of a batch that gets each change; ranges are drawn uniformly."""
+
+    flip: bool
+    shift: Annotated[int, Field(ge=1, le=32)]  # pixels, at most, in each direction; edges are mirrored
+    shift_share: Share
+    jpeg_share: Share
+    jpeg_quality: tuple[Quality, Quality]
+    blur_share: Share
+    blur_sigma: tuple[Sigma, Sigma]  # pixels
+    noise_share: Share
+    noise_sigma: tuple[Sigma, Sigma]  # of the 0..1 range
+    light_share: Share
+    light_range: Share  # brightness and contrast factors within 1 +- this
+
+
+def augment(images: Tensor, settings: Augment, generator: torch.Generator) -> Tensor:
+    """Return changed copies of RGB photos: uint8 [N, 3, H, W] -> float32 [N, 3, H, W] in 0..1.
+
+    Everything random comes from `generator` (CPU), so that a resumed run goes on as it would have.
+    """
+    count = len(images)
+    images = images.clone()
+    if settings.flip:
+        rows = _choose(count, 0.5, generator)
+        images[rows] = images[rows].flip(3)
+    rows = _choose(count, settings.shift_share, generator)
+    if len(rows):
+        images[rows] = _shift(images[rows], settings.shift, generator)
+    for row in _choose(count, settings.jpeg_share, generator).tolist():
+        low, high = settings.jpeg_quality
+        images[row] = _jpeg(images[row], int(torch.randint(low, high + 1, (), generator=generator)))
+    floats = images.float() / 255
+    rows = _choose(count, settings.blur_share, generator)
+    if len(rows):
+        floats[rows] = _blur(floats[rows], _uniform(len(rows), settings.blur_sigma, generator))
+    rows = _choose(count, settings.light_share, generator)
+    if len(rows):
+        span = (1 - settings.light_range, 1 + settings.light_range)
+        gain, contrast = (_uniform(len(rows), span, generator).view(-1, 1, 1, 1) for _ in range(2))
+        centre = floats[rows].mean((1, 2, 3), keepdim=True)
+        floats[rows] = ((floats[rows] - centre) * contrast + centre) * gain
+    rows = _choose(count, settings.noise_share, generator)
+    if len(rows):
+        sigma = _uniform(len(rows), settings.noise_sigma, generator).view(-1, 1, 1, 1)
+        floats[rows] += sigma * torch.randn(floats[rows].shape, generator=generator)
+    return floats.clamp_(0, 1)
+
+
+def _choose(count: int, share: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(count, generator=generator) < share).nonzero().squeeze(1)
+
+
+def _uniform(count: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
+    return span[0] + (span[1] - span[0]) * torch.rand(count, generator=generator)
+
+
+def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Move each photo by up to `most` pixels, mirroring what comes in at the edge."""
+    count, _, height, width = images.shape
+    padded = functional.pad(images.float(), (most,) * 4, mode="reflect").to(images.dtype)
+    down, right = torch.randint(0, 2 * most + 1, (2, count), generator=generator)
+    rows = (down[:, None] + torch.arange(height)).view(count, 1, height, 1)
+    columns = (right[:, None] + torch.arange(width)).view(count, 1, 1, width)
+    return padded[torch.arange(count).view(-1, 1, 1, 1), torch.arange(3).view(1, 3, 1, 1), rows, columns]
+
+
+def _jpeg(image: Tensor, quality: int) -> Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=quality)
+    decoded = torch.frombuffer(bytearray(Image.open(buffer).convert("RGB").tobytes()), dtype=torch.uint8)
+    return decoded.view(image.shape[1], image.shape[2], 3).permute(2, 0, 1)
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur, another sigma (pixels) for each photo, as two grouped 1-D convolutions."""
+    count, channels, height, width = images.shape
+    radius = 3
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = functional.pad(images, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 6, width + 6)
+    flat = functional.conv2d(flat, kernel[:, None, None, :], groups=count * channels)
+    flat = functional.conv2d(flat, kernel[:, None, :, None], groups=count * channels)
+    return flat.view(count, channels, height, width)

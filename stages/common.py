@@ -1,0 +1,92 @@
+"""What every stage needs: its section of params.yaml, whole-or-nothing files, and one clear line for an error."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+LABELS = ("real", "ai_generated")  # the index is the label: 1 means AI-generated
+
+
+class StageError(Exception):
+    """Something the person who runs the pipeline can mend; the message says how."""
+
+
+class Params(BaseModel):
+    """Base of a stage's params: unknown keys and values out of range are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+def load_params(section: str, schema: type[P], path: str | Path = "params.yaml") -> P:
+    """Return section `section` of params.yaml checked against `schema`.
+
+    Raises:
+        StageError: the file, the section or a key is missing, unknown or out of range.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))[section]
+        return schema.model_validate(values)
+    except FileNotFoundError as error:
+        raise StageError(f"{path} not found: run from the repository's root") from error
+    except (KeyError, TypeError) as error:
+        raise StageError(f"{path} has no section '{section}'") from error
+    except yaml.YAMLError as error:
+        raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{section}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+        )
+        raise StageError(f"{path}: {faults}") from error
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it becomes `path` on success and vanishes on any failure.
+
+    A full disk or a kill therefore leaves the earlier file as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:  # on the disk before the name points at it
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's main(); an error that a person can mend ends as one line and exit code 1."""
+    try:
+        main()
+    except StageError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        # A full disk, a missing permission: the system's own words are the clear ones.
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"error: {error.strerror or error}{where}: mend that and run the stage again")

@@ -1,0 +1,177 @@
+"""Stage download: bring CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126) into build/raw/, the same file whichever way."""
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from lzma import LZMAError
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+from tqdm import tqdm
+
+from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file
+from stages.data import ImageSet, row_digests, save_images
+from stages.synthetic import synthetic_images
+
+RAW = Path("build/raw/images.safetensors")
+NAMES = Path("build/raw/names.csv")  # a side file: only some sources have names, and nothing downstream needs them
+LAYOUT = re.compile(r"(?:^|/)(train|test)/(REAL|FAKE)/[^/]+\.(?:jpe?g|png)$", re.IGNORECASE)
+
+Row = tuple[bytes, int, int, str]  # encoded image, label (1 = AI-generated), test (0 or 1), name
+
+
+class DownloadParams(Params):
+    """Section `download` of params.yaml."""
+
+    dataset: Literal["cifake", "synthetic"]
+    huggingface: str
+    kaggle: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of build/raw/images.safetensors
+    synthetic_images: Annotated[int, Field(ge=100, le=100_000)]
+    synthetic_size: Annotated[int, Field(ge=16, le=1024)]
+    synthetic_seed: Annotated[int, Field(ge=0)]
+
+
+def from_archive(path: Path) -> Iterator[Row]:
+    """Yield the rows of a folder, zip or tar.* in Kaggle's layout `train/REAL/*.jpg`, `test/FAKE/*.jpg`, ...
+
+    Raises:
+        StageError: the archive is missing, truncated or of another format.
+    """
+    try:
+        for name, data in _members(path):
+            if (match := LAYOUT.search(name)) is not None:
+                split, label = match[1].lower(), match[2].upper()
+                yield data, int(label == "FAKE"), int(split == "test"), name
+    except FileNotFoundError as error:
+        raise StageError(f"{path} does not exist: CIFAKE_ARCHIVE must name a zip, tar or folder") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error) as error:
+        raise StageError(f"{path} is truncated or no zip or tar archive ({error}): fetch it again") from error
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                yield file.relative_to(path).as_posix(), file.read_bytes()
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                yield name, archive.read(name)
+    else:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if (content := tar.extractfile(member)) is not None:
+                    yield member.name, content.read()
+
+
+def from_huggingface(dataset: str) -> Iterator[Row]:
+    """Yield the rows of the hub's parquet files (columns image, label {0: FAKE, 1: REAL}); the hub's client resumes."""
+    import pyarrow.parquet as pq
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(dataset, repo_type="dataset", allow_patterns="*.parquet", local_dir="build/hub"))
+    for file in sorted(folder.rglob("*.parquet")):
+        test = int("test" in file.name)
+        for batch in pq.ParquetFile(file).iter_batches(1024, columns=["image", "label"]):
+            for row in batch.to_pylist():
+                yield row["image"]["bytes"], 1 - row["label"], test, row["image"].get("path") or ""
+
+
+def from_kaggle(dataset: str) -> Iterator[Row]:
+    """Yield the rows of Kaggle's copy; Kaggle's own client finds credentials, shows progress and resumes."""
+    import kagglehub
+
+    return from_archive(Path(kagglehub.dataset_download(dataset)))
+
+
+def collect(rows: Iterator[Row]) -> tuple[ImageSet, list[str]]:
+    """Decode rows and sort them by their pixels' sha256: equal content gives equal arrays, whatever the source.
+
+    Returns:
+        uint8 [N, H, W, 3] images with labels and the `test` flag, and the rows' names.
+
+    Raises:
+        StageError: no image in the layout, an unreadable one, or images of different sizes.
+    """
+    pixels, labels, test, names = [], [], [], []
+    for data, label, is_test, name in tqdm(rows, desc="decoding", unit=" images", mininterval=2):
+        try:
+            pixels.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        except (UnidentifiedImageError, OSError) as error:
+            raise StageError(f"{name} is no readable image ({error}): fetch the data set again") from error
+        labels.append(label)
+        test.append(is_test)
+        names.append(name)
+    if not pixels:
+        raise StageError("holds no train/REAL, train/FAKE, test/REAL, test/FAKE images (Kaggle's layout)")
+    if len({p.shape for p in pixels}) > 1:
+        raise StageError("holds images of different sizes, so it is not CIFAKE (all 32x32)")
+    data_set = ImageSet(np.stack(pixels), np.array(labels, np.uint8), {"test": np.array(test, np.uint8)})
+    order = np.lexsort((data_set.labels, data_set.flags["test"], row_digests(data_set.images)))
+    return data_set.take(order), [names[row] for row in order]
+
+
+def download(params: DownloadParams, archive: str | None) -> None:
+    """Write build/raw/images.safetensors from the first way that brings the data set whose digest is in params.
+
+    Raises:
+        StageError: no way worked; the message says what each one answered.
+    """
+    ways: dict[str, Callable[[], Iterator[Row]]] = {
+        f"the Hugging Face dataset {params.huggingface}": lambda: from_huggingface(params.huggingface),
+        f"the Kaggle dataset {params.kaggle}": lambda: from_kaggle(params.kaggle),
+    }
+    if archive:  # who names an archive means that one: no silent fall-back to the network
+        ways = {f"CIFAKE_ARCHIVE={archive}": lambda: from_archive(Path(archive).expanduser())}
+    failures = []
+    for way, rows in ways.items():
+        print(f"download: {way}")
+        try:
+            data, names = collect(rows())
+        except Exception as error:  # the clients raise anything from HTTP to SSL errors: report, try the next way
+            failures.append(f"{way}: {' '.join(str(error).split())[:300]}")
+            continue
+        try:
+            _save_verified(data, params.sha256)
+        except StageError as error:
+            failures.append(f"{way}: {error}")
+            continue
+        with whole_file(NAMES) as temporary:
+            temporary.write_text("\n".join(["name", *names]) + "\n", encoding="utf-8")
+        return
+    hint = "" if archive else (
+        "; or set CIFAKE_ARCHIVE to a zip, tar or folder that you have (layout train/REAL/*.jpg, ...);"
+        " without any data, 'dvc exp run -S download.dataset=synthetic' shows the pipeline at work"
+    )  # fmt: skip
+    raise StageError("CIFAKE did not arrive. " + "; ".join(failures) + hint)
+
+
+def _save_verified(data: ImageSet, expected: str) -> None:
+    with whole_file(RAW) as temporary:  # the digest is checked before the file gets its name
+        save_images(temporary, data)
+        if (found := sha256_file(temporary)) != expected:
+            raise StageError(
+                f"brought {len(data)} images with digest {found}, but download.sha256 in params.yaml"
+                f" is {expected}: the copy is incomplete or another data set"
+            )
+
+
+def main() -> None:
+    """Bring the data set that params.yaml names."""
+    params = load_params("download", DownloadParams)
+    if params.dataset == "synthetic":
+        save_images(RAW, synthetic_images(params.synthetic_images, params.synthetic_size, params.synthetic_seed))
+    else:
+        download(params, os.environ.get("CIFAKE_ARCHIVE"))
+
+
+if __name__ == "__main__":
+    run_stage(main)

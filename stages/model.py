@@ -1,0 +1,150 @@
+"""The network: a timm backbone's feature map, average pooling and one linear layer."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stages.common import StageError, whole_file
+
+
+def _import_timm() -> ModuleType:
+    """Import timm, also where torchvision was built for another torch.
+
+    Such a torchvision fails at import because `nms` was never registered. Declaring the two operators is
+    enough for everything timm uses; `nms` itself stays unavailable. With a matching pair nothing is done.
+    """
+    try:
+        import timm.optim
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [name for name in sys.modules if name.split(".")[0] in {"timm", "torchvision"}]:
+            del sys.modules[name]
+        import timm.optim
+
+        sys.modules["timm"].__dict__["_operators"] = library  # kept alive as long as timm
+    return timm
+
+
+timm = _import_timm()
+
+
+class Detector(nn.Module):
+    """Photo -> logit of P(AI-generated).
+
+    The head is linear on the average-pooled map, so the class activation map (Zhou et al. 2016,
+    arXiv 1512.04150) is exact here: its mean plus the bias is the logit.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(channels, 1)
+        nn.init.zeros_(self.head.weight)  # starts at p = 0.5, whatever the backbone's scale
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the feature map float [N, C, h, w] of RGB photos float [N, 3, H, W] in 0..1."""
+        features: Tensor = self.backbone.forward_features((images - self.mean) / self.std)  # type: ignore[operator]
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits float [N] of RGB photos float [N, 3, H, W] in 0..1."""
+        logits: Tensor = self.head(self.features(images).mean((2, 3))).squeeze(1)
+        return logits
+
+
+def _small_stem(backbone: nn.Module) -> None:
+    """Let the stem keep resolution: first convolution at stride 1 (7x7 cut to its 3x3 centre), no max-pool.
+
+    A stock stem leaves a 1x1 map of a 32-pixel photo.
+    """
+    name, conv = next((n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d))
+    if conv.kernel_size[0] > 3:
+        cut = (conv.kernel_size[0] - 3) // 2
+        small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
+        small.weight.data = conv.weight.data[:, :, cut : cut + 3, cut : cut + 3].clone()
+        if conv.bias is not None and small.bias is not None:
+            small.bias.data = conv.bias.data
+        parent, _, attribute = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), attribute, small)
+    else:
+        conv.stride = (1, 1)
+    if isinstance(getattr(backbone, "maxpool", None), nn.Module):
+        backbone.maxpool = nn.Identity()
+
+
+def build(config: dict[str, Any]) -> Detector:
+    """Build an untrained detector (or one with pretrained weights) from its configuration.
+
+    Args:
+        config: `backbone` (timm name), `backbone_args` (timm keyword arguments), `stem` ("stock" | "small"),
+            `pretrained` (false, true or the path of a safetensors file), `image_size` (pixels), `mean`, `std`.
+
+    Raises:
+        StageError: unknown backbone or arguments, or one without an N x C x H x W feature map.
+    """
+    name, size, pretrained = config["backbone"], config["image_size"], config["pretrained"]
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise StageError(f"train.backbone '{name}' is no timm model; near names: {near}")
+    overlay = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    try:
+        backbone = timm.create_model(
+            name, pretrained=bool(pretrained), num_classes=0, **config["backbone_args"], **overlay
+        )
+        if config["stem"] == "small":
+            _small_stem(backbone)
+        with torch.no_grad():
+            shape = tuple(backbone.eval().forward_features(torch.zeros(1, 3, size, size)).shape)
+    except Exception as error:  # timm raises anything from TypeError to AssertionError here
+        raise StageError(
+            f"train.backbone '{name}' cannot be built for {size} px: {' '.join(str(error).split())[:300]}"
+        ) from error
+    channels = backbone.num_features
+    if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3]:
+        raise StageError(
+            f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose a convolutional one"
+        )
+    return Detector(backbone, channels, config["mean"], config["std"])
+
+
+def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) -> None:
+    """Write weights and full configuration, whole or not at all; the same model gives the same bytes."""
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with whole_file(path) as temporary:
+        try:
+            save_file(state, temporary, {"config": json.dumps(config, sort_keys=True)})
+        except SafetensorError as error:
+            raise StageError(f"cannot write {path} ({error}): free some space and run the stage again") from error
+
+
+def load_checkpoint(path: str | Path) -> tuple[Detector, dict[str, Any]]:
+    """Return the trained detector in eval mode on the CPU, and its configuration.
+
+    Raises:
+        StageError: the file is missing, truncated or not a checkpoint of this project.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            config: dict[str, Any] = json.loads(file.metadata()["config"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        model = build(config | {"pretrained": False})
+        model.load_state_dict(state)
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise StageError(
+            f"{path} is missing, truncated or no checkpoint: restore it from git or run 'dvc repro -f train'"
+        ) from error
+    return model.eval(), config

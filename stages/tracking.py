@@ -1,0 +1,99 @@
+"""MLflow: every training is a run with its params, curves, git commit and dvc.lock digest.
+
+Without MLFLOW_TRACKING_URI the runs go where a bare `mlflow ui` in the repository looks: sqlite:///mlflow.db.
+"""
+
+import os
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+
+from stages.common import sha256_file
+
+EXPERIMENT = "ai-product-photo-detector"
+
+
+class Run:
+    """One MLflow run. Tracking is a witness: when it fails it warns, and the stage goes on."""
+
+    def __init__(self, run_id: str | None) -> None:
+        self.run_id = run_id
+
+    def _try(self, what: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if self.run_id is None:
+            return
+        try:
+            what(*args, run_id=self.run_id, **kwargs)
+        except (mlflow.MlflowException, OSError) as error:
+            warnings.warn(f"MLflow did not take {what.__name__}: {error}", stacklevel=3)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Keep params, nested ones by dotted name."""
+        self._try(mlflow.log_params, dict(_flat(params)))
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        """Keep one epoch's curves; `row["epoch"]` is the step."""
+        values = {k: v for k, v in row.items() if k != "epoch"}
+        self._try(mlflow.log_metrics, values, step=int(row["epoch"]))
+
+    def log_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Keep the numbers of a nested mapping by dotted name."""
+        numbers = {k: v for k, v in _flat(metrics) if isinstance(v, int | float)}
+        self._try(mlflow.log_metrics, numbers)
+
+    def log_artifact(self, path: Path) -> None:
+        """Keep a file."""
+        self._try(mlflow.log_artifact, str(path))
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Keep a tag."""
+        if self.run_id is not None:
+            mlflow.MlflowClient().set_tag(self.run_id, key, value)
+
+
+def git_commit() -> str | None:
+    """Return the commit that is checked out, with "-dirty" where tracked files differ from it; None outside git."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return described.stdout.strip() or None
+
+
+@contextmanager
+def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run]:
+    """Yield a run: the one that trained `checkpoint_sha256` if that is known here, else a new one."""
+    try:
+        mlflow.set_experiment(EXPERIMENT)
+        known = checkpoint_sha256 and mlflow.search_runs(
+            filter_string=f"tags.checkpoint_sha256 = '{checkpoint_sha256}'",
+            output_format="list",
+            max_results=1,
+        )
+        active = mlflow.start_run(run_id=known[0].info.run_id) if known else mlflow.start_run(run_name=name)
+    except (mlflow.MlflowException, OSError) as error:
+        warnings.warn(f"MLflow keeps nothing of this run: {error}", stacklevel=2)
+        yield Run(None)
+        return
+    with active:
+        run = Run(active.info.run_id)
+        if not known:
+            lock = Path("dvc.lock")
+            run.set_tag("git_commit", git_commit() or "none")
+            run.set_tag("dvc_lock_sha256", sha256_file(lock) if lock.exists() else "none")
+        yield run
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,185 @@
+"""Stage train: fit the detector on build/dataset/train.safetensors, watched on validation."""
+
+import csv
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stages.augment import Augment, augment
+from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file
+from stages.data import ImageSet, load_images
+from stages.model import Detector, build, save_checkpoint, timm
+
+DATASET = Path("build/dataset")
+STATE = Path("build/train_state.pt")  # what a killed run needs to go on; removed at the end
+CHECKPOINT = Path("models/checkpoint.safetensors")
+CURVES = Path("reports/training.csv")
+
+Row = dict[str, float]
+
+
+class TrainParams(Params):
+    """Section `train` of params.yaml."""
+
+    backbone: str
+    backbone_args: dict[str, Any]
+    stem: Literal["stock", "small"]
+    pretrained: bool | str
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    optimizer: str
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup: Annotated[float, Field(gt=0, lt=1)]  # share of all steps
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    precision: Literal["fp32", "bf16"]
+    seed: Annotated[int, Field(ge=0)]
+    augment: Augment
+
+
+def train(
+    params: TrainParams,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    state_path: Path,
+    on_epoch: Callable[[Row], None] = lambda _: None,
+) -> tuple[Detector, dict[str, Any], list[Row]]:
+    """Train for `params.epochs`, going on from `state_path` if an equal run was killed there.
+
+    Returns:
+        The trained model, its full configuration, and a row of curves for every epoch.
+
+    Raises:
+        StageError: the backbone is unknown or does not fit, or one class is missing.
+    """
+    for name, part in (("train", train_set), ("validation", validation_set)):
+        if len(set(part.labels.tolist())) < 2:
+            raise StageError(f"the {name} split holds one class only: both real and ai_generated photos are needed")
+    torch.manual_seed(params.seed)
+    random.seed(params.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = params.model_dump(mode="json") | {"image_size": train_set.images.shape[1]}
+    model = build(config).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    if params.optimizer not in (known := timm.optim.list_optimizers()):
+        raise StageError(f"train.optimizer '{params.optimizer}' is unknown to timm; known: {', '.join(known)}")
+    optimizer = timm.optim.create_optimizer_v2(
+        model, opt=params.optimizer, lr=params.learning_rate, weight_decay=params.weight_decay, momentum=0.9
+    )
+    steps = max(1, len(train_set) // params.batch_size)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, params.learning_rate, total_steps=params.epochs * steps + 1, pct_start=params.warmup,
+        cycle_momentum=False,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(params.seed)
+    images, labels = (
+        torch.from_numpy(train_set.images).permute(0, 3, 1, 2),
+        torch.from_numpy(train_set.labels),
+    )
+    history: list[Row] = []
+
+    identity = _identity(config, train_set, validation_set)
+    if (state := _load_state(state_path, identity)) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        generator.set_state(state["generator"])
+        history = state["history"]
+        print(f"going on after epoch {len(history)} of a run that was stopped")
+
+    for epoch in range(len(history) + 1, params.epochs + 1):
+        model.train()
+        loss_sum = 0.0
+        order = torch.randperm(len(labels), generator=generator)
+        bar = tqdm(range(steps), desc=f"epoch {epoch}/{params.epochs}", mininterval=2)
+        for step in bar:
+            rows = order[step * params.batch_size : (step + 1) * params.batch_size]
+            batch = augment(images[rows], params.augment, generator)
+            batch = batch.to(device, memory_format=torch.channels_last)
+            target = labels[rows].to(device).float() * (1 - 2 * params.label_smoothing) + params.label_smoothing
+            with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
+                logits = model(batch)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            loss_sum += loss.item()
+            bar.set_postfix(loss=f"{loss_sum / (step + 1):.4f}", refresh=False)
+        history.append({"epoch": epoch, "train_loss": loss_sum / steps} | _validate(model, validation_set, device))
+        print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
+        with whole_file(state_path) as temporary:
+            torch.save(
+                {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                 "scheduler": scheduler.state_dict(), "generator": generator.get_state(), "history": history},
+                temporary,
+            )  # fmt: skip
+        on_epoch(history[-1])
+    return model, config, history
+
+
+def _identity(config: dict[str, Any], *sets: ImageSet) -> str:
+    """Digest of all that makes a run what it is: only an equal run may go on from a saved state."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for part in sets:
+        digest.update(part.images.data)
+        digest.update(part.labels.data)
+    return digest.hexdigest()
+
+
+def _load_state(path: Path, identity: str) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state if state["identity"] == identity else None
+
+
+@torch.no_grad()
+def _validate(model: Detector, data: ImageSet, device: str) -> Row:
+    model.eval()
+    logits: list[Tensor] = []
+    for start in range(0, len(data), 512):
+        images = torch.from_numpy(data.images[start : start + 512]).permute(0, 3, 1, 2).float() / 255
+        logits.append(model(images.to(device, memory_format=torch.channels_last)).float().cpu())
+    scores, labels = torch.cat(logits), torch.from_numpy(np.asarray(data.labels)).float()
+    return {
+        "validation_loss": float(nn.functional.binary_cross_entropy_with_logits(scores, labels)),
+        "validation_accuracy": float(((scores > 0) == (labels > 0.5)).float().mean()),
+    }
+
+
+def main() -> None:
+    """Train as params.yaml says; MLflow keeps the run."""
+    from stages.tracking import (
+        tracked_run,
+    )  # imported here: the core above runs where MLflow is not installed
+
+    params = load_params("train", TrainParams)
+    train_set, validation_set = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "validation"))
+    with tracked_run("train") as run:
+        run.log_params(params.model_dump())
+        model, config, history = train(params, train_set, validation_set, STATE, run.log_epoch)
+        config["data_sha256"] = sha256_file(DATASET / "train.safetensors")
+        save_checkpoint(CHECKPOINT, model, config)
+        with whole_file(CURVES) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, history[0])
+            writer.writeheader()
+            writer.writerows(history)
+        run.log_artifact(CHECKPOINT)
+        run.set_tag("checkpoint_sha256", sha256_file(CHECKPOINT))
+    STATE.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run_stage(main)
