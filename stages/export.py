@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-import yaml
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -181,7 +180,7 @@ def main() -> None:
         **parts,
         "data": {"dataset": report["dataset"], "digest": config["data_sha256"]},
         "checkpoint_sha256": sha256_file(CHECKPOINT),
-        "params": yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")),
+        "params": {"train": config, "export": params.model_dump(mode="json")},
     }  # fmt: skip
     write_onnx(OUT, model, card)
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB, version {params.version}")

@@ -1,0 +1,70 @@
+# Two commands do all the set-up on a bare machine with Python 3.11: `make serve` and `make test`.
+
+VENV ?= .venv
+PORT ?= 3000
+# The first interpreter that runs and fits; a name on PATH may still be a shim without an interpreter behind it.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	if command -v $$p >/dev/null && $$p -c '$(FITS)' 2>/dev/null; then echo $$p; break; fi; done)
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+
+BIN := $(abspath $(VENV))/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PATH := $(BIN):$(PATH)
+# Nothing that runs here calls home.
+export BENTOML_DO_NOT_TRACK := True
+export DVC_NO_ANALYTICS := 1
+export GRADIO_ANALYTICS_ENABLED := False
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check repro format clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=… for another)
+	@echo
+	@echo "  docs   http://localhost:$(PORT)/docs"
+	@echo "  try    curl -F file=@some.jpg http://localhost:$(PORT)/predict"
+	@echo
+	@OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --port $(PORT)
+
+test: $(VENV)/.dev ## run every test, the pipeline and the real service too
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests: under 3 minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir build/.cache/import-linter
+	$(BIN)/pytest -m "not slow and not pipeline and not serve and not browser"
+
+repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline (dvc repro)
+	$(BIN)/dvc repro
+
+format: $(VENV)/.dev ## write the code the way ruff wants it
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove everything derived; never photos/, data/ or models/
+	rm -rf build .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" && command -v "$(PYTHON)" >/dev/null && "$(PYTHON)" -c '$(FITS)' 2>/dev/null \
+		|| { echo "This project needs Python 3.11 or 3.12, found: $(or $(PYTHON),none). Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is younger than what it was installed from, so that a second call installs nothing.
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what serving needs into $(VENV): about a minute, 0.5 GB"
+	@$(INSTALL) -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what serving, training and the tests need into $(VENV): some minutes, 2 GB or more"
+	@$(INSTALL) -e '.[train,dev]' -c constraints.txt
+	@touch $@ $(VENV)/.serve

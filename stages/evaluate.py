@@ -1,0 +1,75 @@
+"""Stage evaluate: run build/detector.onnx through the service's own code on validation; test is not touched."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from service.images import statistics
+from stages.common import Params, load_params, run_stage, sha256_file, whole_file, write_json
+from stages.data import load_images
+from stages.metrics import draw, draw_curves
+from stages.scoring import open_detector, score, slices
+
+CANDIDATE = Path("build/detector.onnx")
+CHECKPOINT = Path("models/checkpoint.safetensors")
+CURVES = Path("reports/training.csv")
+DATASET = Path("build/dataset")
+METRICS = Path("reports/metrics.json")
+PLOTS = Path("reports/plots")
+REFERENCE = Path("build/reference.npz")  # what traffic is compared with: photos the model was never trained on
+
+
+class EvaluateParams(Params):
+    """Section `evaluate` of params.yaml."""
+
+    reference_components: Annotated[int, Field(ge=1, le=64)]  # embedding components kept for drift detection
+
+
+def main() -> None:
+    """Write metrics, plots and the reference for drift detection."""
+    from stages.tracking import tracked_run
+
+    params = load_params("evaluate", EvaluateParams)
+    detector = open_detector(CANDIDATE)
+    validation = load_images(DATASET / "validation.safetensors")
+    calibration = load_images(DATASET / "calibration.safetensors")
+    scored = score(detector, validation, "validation")
+    scored_calibration = score(detector, calibration, "calibration")
+
+    own = validation.flags["own"] == 1
+    results = slices(detector, validation, scored, {"validation": ~own, "own_photos": own})
+    with CURVES.open(encoding="utf-8", newline="") as file:
+        curves = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    draw(PLOTS, validation.labels[~own], scored.probability[~own])
+    draw_curves(PLOTS / "training.png", curves)
+    with whole_file(PLOTS / "predictions.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("actual,predicted\n")
+        names = detector.card["labels"]
+        for label, p in zip(validation.labels[~own], scored.probability[~own], strict=True):
+            file.write(f"{names[label]},{names[int(p >= 0.5)]}\n")
+
+    images = np.concatenate([validation.images, calibration.images])
+    embedding = np.concatenate([scored.embedding, scored_calibration.embedding])
+    with whole_file(REFERENCE) as temporary, temporary.open("wb") as file:
+        columns = {
+            "probability": np.concatenate([scored.probability, scored_calibration.probability]),
+            "distance": np.concatenate([scored.distance, scored_calibration.distance]),
+            "embedding": embedding[:, : params.reference_components],
+            **statistics(images),
+        }
+        # Rounded, so that the last bits of another processor's arithmetic do not make another file.
+        rounded = {name: values.round(5).astype(np.float32) for name, values in columns.items()}
+        np.savez(file, allow_pickle=False, label=np.concatenate([validation.labels, calibration.labels]), **rounded)
+    write_json(METRICS, results)
+    with tracked_run("evaluate", sha256_file(CHECKPOINT)) as run:
+        run.log_metrics(results)
+        run.log_artifact(CANDIDATE)
+        for picture in sorted(PLOTS.glob("*.png")):
+            run.log_artifact(picture)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,132 @@
+"""The figures of a scored image set, and their pictures: the same for validation (evaluate) and test (release)."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sk
+
+from service import decision
+from stages.common import LABELS, whole_file
+
+mpl.use("Agg")  # no screen is needed
+from matplotlib import pyplot as plt
+
+Float = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
+
+
+def calibration_error(labels: Labels, probability: Float, bins: int = 15) -> float:
+    """Expected calibration error with equal-width bins (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+
+    Args:
+        labels: uint8 [N], 1 = AI-generated.
+        probability: float [N], P(AI-generated).
+        bins: how many.
+
+    Returns:
+        Mean over all photos of |share of AI images - mean probability| of the photo's bin, in 0..1.
+    """
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, labels - probability, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def figures(
+    labels: Labels, probability: Float, in_domain: npt.NDArray[np.bool_], card: dict[str, Any]
+) -> dict[str, Any]:
+    """Return every figure of one scored set.
+
+    Args:
+        labels: uint8 [N], 1 = AI-generated, both present.
+        probability: float [N], calibrated P(AI-generated).
+        in_domain: bool [N].
+        card: the model's card, for its thresholds.
+    """
+    called = (probability >= 0.5).astype(np.uint8)
+    confusion = sk.confusion_matrix(labels, called, labels=[0, 1])
+    result: dict[str, Any] = {
+        "images": len(labels),
+        "accuracy": float(sk.accuracy_score(labels, called)),
+        "auc": float(sk.roc_auc_score(labels, probability)),
+        "f1": float(sk.f1_score(labels, called)),
+        "precision": float(sk.precision_score(labels, called, zero_division=0.0)),
+        "recall": float(sk.recall_score(labels, called)),
+        "ece": calibration_error(labels, probability),
+        "brier": float(sk.brier_score_loss(labels, probability)),
+        "log_loss": float(sk.log_loss(labels, np.clip(probability, 1e-7, 1 - 1e-7))),
+        "confusion": {LABELS[i]: {LABELS[j]: int(confusion[i, j]) for j in (0, 1)} for i in (0, 1)},
+        "in_domain_share": float(in_domain.mean()),
+        "decisions": {},
+    }
+    for alpha in card["thresholds"]["flag"]:
+        limits = decision.thresholds(card, float(alpha), card["calibration"]["prior_ai"])
+        pairs = zip(probability.tolist(), in_domain.tolist(), strict=True)
+        made = np.array([decision.decide(p, inside, limits) for p, inside in pairs])
+        result["decisions"][f"alpha_{alpha}"] = {
+            "reals_flagged": float((made[labels == 0] == "flag").mean()),
+            "generated_flagged": float((made[labels == 1] == "flag").mean()),
+            "generated_cleared": float((made[labels == 1] == "clear").mean()),
+            "reviewed": float((made == "review").mean()),
+        }
+    final: dict[str, Any] = rounded(result)
+    return final
+
+
+def rounded(value: Any) -> Any:
+    """Return `value` with every float at 6 decimals: what follows is noise of the processor's arithmetic."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def draw(folder: Path, labels: Labels, probability: Float) -> None:
+    """Write roc.png, precision_recall.png, confusion.png and reliability.png into `folder`."""
+    panels = {
+        "roc.png": lambda ax: sk.RocCurveDisplay.from_predictions(labels, probability, ax=ax),
+        "precision_recall.png": lambda ax: sk.PrecisionRecallDisplay.from_predictions(labels, probability, ax=ax),
+        "confusion.png": lambda ax: sk.ConfusionMatrixDisplay.from_predictions(
+            labels, probability >= 0.5, display_labels=LABELS, ax=ax, colorbar=False, cmap="Blues"
+        ),
+        "reliability.png": lambda ax: _reliability(ax, labels, probability),
+    }
+    for name, panel in panels.items():
+        save_figure(folder / name, panel)
+
+
+def draw_curves(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write the training curves as one picture."""
+
+    def panel(ax: Any) -> None:
+        epochs = [row["epoch"] for row in rows]
+        for key in ("train_loss", "validation_loss"):
+            ax.plot(epochs, [row[key] for row in rows], label=key.replace("_", " "))
+        ax.set(xlabel="epoch", ylabel="loss")
+        right = ax.twinx()
+        right.plot(epochs, [row["validation_accuracy"] for row in rows], "k:", label="validation accuracy (right)")
+        ax.legend(handles=[*ax.lines, *right.lines])
+
+    save_figure(path, panel)
+
+
+def save_figure(path: Path, panel: Any) -> None:
+    """Draw with `panel(axes)` and write the picture, whole or not at all."""
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    panel(axes)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _reliability(ax: Any, labels: Labels, probability: Float) -> None:
+    index = np.minimum((probability * 15).astype(int), 14)
+    counts = np.bincount(index, minlength=15)
+    used = counts > 0
+    predicted = np.bincount(index, probability, minlength=15)[used] / counts[used]
+    observed = np.bincount(index, labels, minlength=15)[used] / counts[used]
+    ax.plot([0, 1], [0, 1], "k:", label="perfect")
+    ax.plot(predicted, observed, "o-", label=f"ECE {calibration_error(labels, probability):.4f}")
+    ax.set(xlabel="predicted P(AI-generated)", ylabel="share of AI images")
+    ax.legend()

@@ -1,0 +1,135 @@
+"""Stage release: gates on validation; a candidate that passes is scored on test once and becomes models/."""
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file, write_json
+from stages.data import load_images
+from stages.scoring import open_detector, score, slices
+
+CANDIDATE = Path("build/detector.onnx")
+REFERENCE = Path("build/reference.npz")
+METRICS = Path("reports/metrics.json")
+TEST = Path("build/dataset/test.safetensors")
+MODEL = Path("models/detector.onnx")
+MODEL_REFERENCE = Path("models/reference.npz")
+CARD = Path("models/card.json")
+LEDGER = Path("reports/test_ledger.jsonl")  # one line for each reading of the test set
+REPORT = Path("reports/release.json")
+
+
+class ReleaseParams(Params):
+    """Section `release` of params.yaml."""
+
+    enabled: bool
+    min_accuracy: Annotated[float, Field(ge=0, le=1)]
+    min_auc: Annotated[float, Field(ge=0, le=1)]
+    max_ece: Annotated[float, Field(ge=0, le=1)]
+    max_file_mb: Annotated[float, Field(gt=0, le=100)]
+    max_accuracy_loss: Annotated[float, Field(ge=0, le=1)]  # against the model now in models/
+
+
+def refusals(params: ReleaseParams, metrics: dict[str, Any], file_mb: float, released: dict[str, Any] | None,
+             version: str) -> list[str]:  # fmt: skip
+    """Return why the candidate may not be released; empty where it may.
+
+    Args:
+        params: the gates.
+        metrics: the candidate's figures on validation.
+        file_mb: size of its file, in 10^6 bytes.
+        released: the card of the model now in models/, if there is one.
+        version: the candidate's version.
+    """
+    gates = [
+        (metrics["accuracy"] >= params.min_accuracy, f"accuracy {metrics['accuracy']} < {params.min_accuracy}"),
+        (metrics["auc"] >= params.min_auc, f"auc {metrics['auc']} < {params.min_auc}"),
+        (metrics["ece"] <= params.max_ece, f"ece {metrics['ece']} > {params.max_ece}"),
+        (file_mb <= params.max_file_mb, f"file of {file_mb:.1f} MB > {params.max_file_mb} MB"),
+    ]
+    if released is not None:
+        floor = released["validation"]["accuracy"] - params.max_accuracy_loss
+        gates += [
+            (metrics["accuracy"] >= floor, f"accuracy {metrics['accuracy']} < {floor:.6f}, the released model's"),
+            (version != released["version"], f"version {version} is released already: raise export.version"),
+        ]
+    return [reason for passed, reason in gates if not passed]
+
+
+def release(params: ReleaseParams) -> dict[str, Any]:
+    """Release the candidate if it may be; return what was decided, and why."""
+    from stages.tracking import git_commit
+
+    decision: dict[str, Any] = {"candidate_sha256": sha256_file(CANDIDATE)}
+    if "DVC_EXP_BASELINE_REV" in os.environ:  # set by `dvc exp run`: experiments never release, never read test
+        return decision | {"decision": "disabled", "reasons": ["experiments are compared on validation"]}
+    released = json.loads(CARD.read_text(encoding="utf-8")) if CARD.exists() else None
+    if released and released["sha256"] == decision["candidate_sha256"]:
+        return decision | {"decision": "unchanged", "reasons": ["the candidate is the released model"]}
+    if not params.enabled:
+        return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
+    detector = open_detector(CANDIDATE)
+    validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
+    size = CANDIDATE.stat().st_size / 1e6
+    if reasons := refusals(params, validation, size, released, detector.version):
+        return decision | {"decision": "refused", "reasons": reasons}
+
+    test = load_images(TEST)
+    own = test.flags["own"] == 1
+    once = (test.flags["duplicate"] == 0) & (test.flags["leaked"] == 0)
+    rows = {"test": ~own, "test_without_duplicates_and_leaks": ~own & once, "test_own_photos": own}
+    # The line is written before the figures exist: a reading that crashed was a reading too.
+    entry = {"read_at": datetime.now(UTC).isoformat(timespec="seconds"), "version": detector.version} | decision
+    with LEDGER.open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(entry) + "\n")
+    figures = slices(detector, test, score(detector, test, "test"), rows)
+    card = {
+        "version": detector.version,
+        "sha256": decision["candidate_sha256"],
+        "git_commit": git_commit(),
+        "released_at": entry["read_at"],
+        "validation": validation,
+        "metrics": figures,
+        "model": detector.card,
+    }
+    for source, target in ((CANDIDATE, MODEL), (REFERENCE, MODEL_REFERENCE)):
+        with whole_file(target) as temporary:
+            shutil.copyfile(source, temporary)
+    write_json(CARD, card)
+    register(card)
+    return decision | {"decision": "released", "reasons": [], "version": detector.version}
+
+
+def register(card: dict[str, Any]) -> None:
+    """Register the released file in MLflow's registry as `champion`, where a tracking server is set."""
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return
+    import mlflow
+    import onnx
+
+    client = mlflow.MlflowClient()
+    name = card["model"]["name"]
+    with mlflow.start_run(run_name=f"release {card['version']}"):
+        info = mlflow.onnx.log_model(onnx.load(MODEL), name="detector", registered_model_name=name)
+    client.set_registered_model_alias(name, "champion", str(info.registered_model_version))
+
+
+def main() -> None:
+    """Decide about the candidate as params.yaml says; a refusal is an answer, not an error."""
+    params = load_params("release", ReleaseParams)
+    for needed in (CANDIDATE, REFERENCE, METRICS):
+        if not needed.exists():
+            raise StageError(f"{needed} is missing: run 'dvc repro'")
+    decision = release(params)
+    if decision["decision"] != "unchanged" or not REPORT.exists():  # else the report of its release still holds
+        write_json(REPORT, decision)
+    print(f"release: {decision['decision']}", *decision["reasons"], sep="\n  ")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,56 @@
+"""What all tests share: REQUIRE_ALL, which lets no skip pass, and the folder ../shared."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+
+
+def _require_all() -> bool:
+    """REQUIRE_ALL=1 says: this machine is meant to have every tool, so a skip is a failure."""
+    return os.environ.get("REQUIRE_ALL", "") not in ("", "0")
+
+
+def _skip_to_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skipped report into a failed one that keeps the skip's reason."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"REQUIRE_ALL is set, so this skip is a failure. {reason}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "shared_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    # Excused: an expected failure (it too reports "skipped") and a missing ../shared, which nothing installs.
+    excused = hasattr(report, "wasxfail") or (item.get_closest_marker("shared") and not SHARED.is_dir())
+    if report.skipped and _require_all() and not excused:
+        _skip_to_failure(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, pytest.CollectReport]:
+    """The same for a module that skips itself while it is imported (pytest.importorskip)."""
+    report: pytest.CollectReport = yield
+    if report.skipped and _require_all():
+        _skip_to_failure(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder `shared` beside the repo (large data); tests that use it get the marker `shared`."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder ../shared beside the repository, which is not here")
+    return SHARED
