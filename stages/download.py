@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from tqdm import tqdm
@@ -115,8 +116,13 @@ def collect(rows: Iterator[Row]) -> tuple[ImageSet, list[str]]:
     if len({p.shape for p in pixels}) > 1:
         raise StageError("holds images of different sizes, so it is not CIFAKE (all 32x32)")
     data_set = ImageSet(np.stack(pixels), np.array(labels, np.uint8), {"test": np.array(test, np.uint8)})
-    order = np.lexsort((data_set.labels, data_set.flags["test"], row_digests(data_set.images)))
+    order = content_order(data_set)
     return data_set.take(order), [names[row] for row in order]
+
+
+def content_order(data: ImageSet) -> npt.NDArray[np.int64]:
+    """Return the row order int64 [N] by the pixels' sha256, which is also a random one."""
+    return np.lexsort((data.labels, data.flags["test"], row_digests(data.images)))
 
 
 def download(params: DownloadParams, archive: str | None) -> None:
@@ -168,7 +174,8 @@ def main() -> None:
     """Bring the data set that params.yaml names."""
     params = load_params("download", DownloadParams)
     if params.dataset == "synthetic":
-        save_images(RAW, synthetic_images(params.synthetic_images, params.synthetic_size, params.synthetic_seed))
+        data = synthetic_images(params.synthetic_images, params.synthetic_size, params.synthetic_seed)
+        save_images(RAW, data.take(content_order(data)))
     else:
         download(params, os.environ.get("CIFAKE_ARCHIVE"))
 

@@ -57,7 +57,7 @@ def split_by_hash(digests: npt.NDArray[np.bytes_], shares: dict[str, float]) -> 
 
 
 def clean(raw: ImageSet, digests: npt.NDArray[np.bytes_]) -> tuple[dict[str, Bool], dict[str, Any]]:
-    """Find exact duplicates and train/test leaks among rows sorted by digest.
+    """Find exact duplicates and train/test leaks; of equal rows the first one stays.
 
     Returns:
         Row masks `keep_train` (distinct, in one class, not in test), `duplicate` and `leaked` (of test; its rows all
@@ -65,10 +65,10 @@ def clean(raw: ImageSet, digests: npt.NDArray[np.bytes_]) -> tuple[dict[str, Boo
     """
     is_test = raw.flags["test"] == 1
     counts: dict[str, Any] = {}
-    surplus = np.zeros(len(raw), bool)
+    surplus = np.ones(len(raw), bool)
     for name, members in (("train", ~is_test), ("test", is_test)):
         rows = np.flatnonzero(members)
-        surplus[rows[1:]] = digests[rows[1:]] == digests[rows[:-1]]
+        surplus[rows[np.unique(digests[rows], return_index=True)[1]]] = False
         counts[name] = {"images": len(rows)} | {
             label: {
                 "images": int((raw.labels[rows] == i).sum()),

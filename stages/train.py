@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import random
 from collections.abc import Callable
@@ -90,12 +91,12 @@ def train(
     history: list[Row] = []
 
     identity = _identity(config, train_set, validation_set)
-    if (state := _load_state(state_path, identity)) is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        generator.set_state(state["generator"])
-        history = state["history"]
+    if (saved := _load_state(state_path, identity)) is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+        generator.set_state(saved["generator"])
+        history = saved["history"]
         print(f"going on after epoch {len(history)} of a run that was stopped")
 
     for epoch in range(len(history) + 1, params.epochs + 1):
@@ -123,8 +124,9 @@ def train(
             torch.save(
                 {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                  "scheduler": scheduler.state_dict(), "generator": generator.get_state(), "history": history},
-                temporary,
+                state := io.BytesIO(),  # a full disk then raises OSError; torch's own writer hides it
             )  # fmt: skip
+            temporary.write_bytes(state.getbuffer())
         on_epoch(history[-1])
     return model, config, history
 

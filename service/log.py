@@ -1,0 +1,173 @@
+"""The prediction log: one row a prediction, and never an image.
+
+Rows are queued on the request's path and written by a thread of their own, in batches, so that a slow, full
+or broken database costs no prediction anything. All workers write to the same database.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+)
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from service import metrics
+
+logger = logging.getLogger("bentoml.aidetect")
+
+FLUSH_SECONDS = 0.25
+EMBEDDING_COMPONENTS = 8
+_QUEUE = 10_000  # rows kept while the database does not answer; beyond it the newest are lost and counted
+_BATCH = 1000
+
+PREDICTIONS = Table(
+    "predictions",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("request_id", String(200), nullable=False),
+    Column("time", DateTime, nullable=False),  # UTC
+    Column("model_version", String(100), nullable=False),
+    Column("score", Float, nullable=False),  # P(AI-generated) at the prior of the model's calibration
+    Column("probability", Float, nullable=False),  # P(AI-generated) as answered, at AI_PRIOR
+    Column("prediction", String(20), nullable=False),
+    Column("decision", String(20), nullable=False),
+    Column("in_domain", Boolean, nullable=False),
+    Column("distance", Float, nullable=False),
+    Column("brightness", Float, nullable=False),
+    Column("contrast", Float, nullable=False),
+    Column("sharpness", Float, nullable=False),
+    Column("embedding", JSON, nullable=False),  # the first EMBEDDING_COMPONENTS numbers
+    Column("width", Integer, nullable=False),  # of the photo as it came, upright, in pixels
+    Column("height", Integer, nullable=False),
+)
+_INDEXES = (
+    Index("predictions_version_id", PREDICTIONS.c.model_version, PREDICTIONS.c.id),
+    Index("predictions_request_id", PREDICTIONS.c.request_id),
+)
+
+
+def now() -> datetime:
+    """Return the time as the log keeps it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class PredictionLog:
+    """A queue, the thread that empties it, and the database behind."""
+
+    def __init__(self, url: str) -> None:
+        """Start the thread; the database is opened when the first row is there.
+
+        Args:
+            url: SQLAlchemy URL, such as `sqlite:////var/lib/aidetect/predictions.db`.
+        """
+        self._url = url
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(_QUEUE)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Queue rows, each with the columns of `PREDICTIONS` except `id`; never blocks and never fails."""
+        for row in rows:
+            try:
+                self._queue.put_nowait(row)
+            except queue.Full:
+                metrics.LOG_LOST.inc()
+
+    def recent(self, model_version: str, limit: int) -> list[dict[str, Any]]:
+        """Return the newest `limit` rows of a model version, newest first.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        query = (
+            select(PREDICTIONS)
+            .where(PREDICTIONS.c.model_version == model_version)
+            .order_by(PREDICTIONS.c.id.desc())
+            .limit(limit)
+        )
+        with self._open().connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def close(self, seconds: float = 5) -> None:
+        """Write what is queued and stop the thread, within `seconds`."""
+        self._closing.set()
+        self._thread.join(seconds)
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _run(self) -> None:
+        pending: list[dict[str, Any]] = []
+        failing = False
+        while True:
+            closing = self._closing.wait(FLUSH_SECONDS)
+            while len(pending) < _BATCH and not self._queue.empty():
+                pending.append(self._queue.get_nowait())
+            if pending:
+                try:
+                    with self._open().begin() as connection:
+                        connection.execute(insert(PREDICTIONS), pending)
+                except Exception as error:  # any driver's, a full disk's: predictions go on without the log
+                    metrics.LOG_ERRORS.inc()
+                    if not failing:
+                        reason = " ".join(str(error).split())[:300]
+                        logger.warning("the prediction log cannot be written and is tried again: %s", reason)
+                    failing = True
+                    if closing:
+                        metrics.LOG_LOST.inc(len(pending) + self._queue.qsize())
+                        return
+                    continue
+                if failing:
+                    logger.warning("the prediction log is written again")
+                    failing = False
+                metrics.LOG_WRITTEN.inc(len(pending))
+                pending = []
+            if closing and self._queue.empty():
+                return
+
+    def _open(self) -> Engine:
+        with self._opening:
+            if self._engine is None:
+                url = make_url(self._url)
+                if url.get_backend_name() == "sqlite" and url.database:
+                    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+                engine = create_engine(url)
+                if url.get_backend_name() == "sqlite":
+                    event.listen(engine, "connect", _prepare_sqlite)
+                with engine.begin() as connection:
+                    connection.execute(CreateTable(PREDICTIONS, if_not_exists=True))
+                    for index in _INDEXES:
+                        connection.execute(CreateIndex(index, if_not_exists=True))
+                self._engine = engine
+            return self._engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 5000")  # milliseconds: the other workers write, too
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")  # survives a kill of the process; safe with WAL
+    cursor.close()

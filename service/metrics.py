@@ -1,0 +1,119 @@
+"""Prometheus metrics, right with several workers.
+
+BentoML names a folder (PROMETHEUS_MULTIPROC_DIR) in each worker's environment; prometheus_client keeps every
+process's values there, and any worker's `/metrics` adds them up.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+# Labels come from these sets alone, so that no client can make new time series.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_PATHS = frozenset(
+    {
+        "/",
+        "/docs",
+        "/drift",
+        "/health",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/model",
+        "/openapi.json",
+        "/predict",
+        "/predict/batch",
+        "/predict/explain",
+        "/readyz",
+    }
+)
+
+PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence"])
+LATENCY = Histogram(
+    "aidetect_prediction_latency_seconds",
+    "Decoding and scoring of one request's photos",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+PROBABILITY = Histogram(
+    "aidetect_prediction_probability", "P(AI-generated) answered", buckets=[i / 10 for i in range(1, 11)]
+)
+DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain"])
+BATCH_SIZE = Histogram("aidetect_batch_size", "Photos in a batch", buckets=(1, 2, 5, 10, 15, 20))
+INVALID = Counter("aidetect_image_validation_errors", "Photos refused", ["error_type"])
+IMAGE_SIZE = Histogram("aidetect_image_size_bytes", "Size of the photo files", buckets=[1000 * 4**i for i in range(8)])
+ACTIVE = Gauge("aidetect_active_requests", "Requests being answered", multiprocess_mode="livesum")
+REQUESTS = Counter("aidetect_http_requests", "Requests answered", ["method", "endpoint", "status"])
+DURATION = Histogram("aidetect_http_request_duration_seconds", "Time to answer a request", ["method", "endpoint"])
+MODEL = Gauge("aidetect_model_info", "1 for the model in service", ["version", "sha256"], multiprocess_mode="livemax")
+LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", multiprocess_mode="livemin")
+LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
+LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")
+LOG_LOST = Counter("aidetect_prediction_log_lost", "Predictions that never reached the log")
+DRIFT_SCORE = Gauge("aidetect_drift_score", "Largest KS statistic", multiprocess_mode="mostrecent")
+DRIFT = Gauge("aidetect_drift_detected", "1 while drift is detected", multiprocess_mode="mostrecent")
+
+
+@dataclass
+class Observed:
+    """What is known of a request when it ends."""
+
+    status: int = 500
+
+
+@contextmanager
+def request(method: str, path: str) -> Iterator[Observed]:
+    """Count and time one request; the caller sets the status."""
+    observed = Observed()
+    verb = method if method in _METHODS else "other"
+    endpoint = path if path in _PATHS else "other"
+    started = time.perf_counter()
+    ACTIVE.inc()
+    try:
+        yield observed
+    finally:
+        ACTIVE.dec()
+        REQUESTS.labels(verb, endpoint, str(observed.status)).inc()
+        DURATION.labels(verb, endpoint).observe(time.perf_counter() - started)
+
+
+def exposition() -> bytes:
+    """Return the metrics of all workers in Prometheus' text format."""
+    return generate_latest(_all_workers())
+
+
+def total(sample: str, **labels: str) -> float:
+    """Return the sum over all workers of the samples named `sample` that carry `labels`."""
+    return sum(
+        found.value
+        for family in _all_workers().collect()
+        for found in family.samples
+        if found.name == sample and labels.items() <= found.labels.items()
+    )
+
+
+def _all_workers() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def forget_dead_workers() -> None:
+    """Drop the gauges of killed workers, which nobody else does; a worker calls it when it starts."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return
+    for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*_*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass  # alive, under another user

@@ -1,0 +1,118 @@
+"""From a file's bytes to an answer: what a worker's thread does for one request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from service import decision, images, log, metrics
+from service.detector import Detector, Scores
+from service.images import ImageError
+from service.provenance import ai_markers
+from service.schemas import Domain, Provenance, Verdict
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One decoded photo.
+
+    Attributes:
+        image: mode RGB, upright, at its own size.
+        pixels: uint8 [H, W, 3], as the model takes it.
+        ai_markers: what the file says about its making.
+    """
+
+    image: Image.Image
+    pixels: images.Uint8
+    ai_markers: list[str]
+
+
+def prepare(data: bytes, detector: Detector, settings: Settings) -> Photo:
+    """Decode one file.
+
+    Raises:
+        ImageError: whatever is wrong with the file.
+    """
+    try:
+        image = _decode(data, settings)
+    except ImageError as error:
+        metrics.INVALID.labels(error.error_type).inc()
+        metrics.PREDICTIONS.labels("error", "none", "none").inc()
+        raise
+    metrics.IMAGE_SIZE.observe(len(data))
+    return Photo(image, images.resize(image, detector.height, detector.width), ai_markers(data))
+
+
+def score(
+    photos: Sequence[Photo], request_ids: Sequence[str], detector: Detector, predictions: log.PredictionLog
+) -> tuple[list[Verdict], Scores]:
+    """Score photos in one forward pass, and queue a log row for each.
+
+    Args:
+        photos: at least one.
+        request_ids: one for each photo.
+        detector: the model in service.
+        predictions: the log.
+
+    Returns:
+        One verdict for each photo, in order, and the model's raw outputs.
+    """
+    pixels = np.stack([photo.pixels for photo in photos])
+    scores = detector.score(pixels)
+    statistics = images.statistics(pixels)
+    verdicts = [_verdict(photo, scores, row, detector) for row, photo in enumerate(photos)]
+    time = log.now()
+    predictions.add(
+        [
+            {
+                "request_id": request_ids[row],
+                "time": time,
+                "model_version": detector.version,
+                "score": float(scores.probability[row]),
+                "probability": verdict.probability,
+                "prediction": verdict.prediction,
+                "decision": verdict.decision,
+                "in_domain": verdict.in_domain,
+                "distance": float(scores.distance[row]),
+                **{name: float(values[row]) for name, values in statistics.items()},
+                "embedding": scores.embedding[row, : log.EMBEDDING_COMPONENTS].tolist(),
+                "width": photo.image.width,
+                "height": photo.image.height,
+            }
+            for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
+        ]
+    )
+    return verdicts, scores
+
+
+def _decode(data: bytes, settings: Settings) -> Image.Image:
+    if len(data) > settings.max_file_bytes:
+        raise ImageError("file_too_large", 413, f"the file is larger than {settings.max_file_bytes} bytes")
+    return images.decode(data, max_pixels=settings.max_pixels, min_side=settings.min_side)
+
+
+def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> Verdict:
+    # Rounded first, so that everything else in the answer agrees with the number that the client reads.
+    probability = round(detector.reported(float(scores.probability[row])), 6)
+    inside = decision.domain(detector.card, float(scores.distance[row]), photo.image.width, photo.image.height)
+    verdict = Verdict(
+        prediction=decision.predict(probability),
+        probability=probability,
+        confidence=decision.confidence(probability),
+        decision=decision.decide(probability, inside.inside, detector.thresholds),
+        in_domain=inside.inside,
+        domain=Domain(embedding=inside.embedding, geometry=inside.geometry),
+        provenance=Provenance(c2pa=None, ai_markers=photo.ai_markers),
+    )
+    metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
+    metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()
+    metrics.PROBABILITY.observe(probability)
+    return verdict
+
+
+def clean_name(name: str | None) -> str:
+    """Return a client's file name fit to be echoed: no folders, no control characters, at most 255 long."""
+    base = (name or "").replace("\\", "/").rpartition("/")[2]
+    return "".join(character for character in base if character.isprintable())[:255] or "unnamed"

@@ -1,0 +1,185 @@
+"""The bodies of all answers, as the OpenAPI page shows them."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.decision import Confidence, Decision, Prediction
+
+
+class Schema(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Error(Schema):
+    """Every error, of every route."""
+
+    error: str = Field(description="short name of the error", examples=["unsupported_format"])
+    detail: str = Field(description="one sentence", examples=["the content is none of JPEG, PNG, WebP"])
+    request_id: str
+    status_code: int = Field(examples=[415])
+    error_class: Literal["client_error", "server_error"]
+
+
+class Domain(Schema):
+    """Is the photo like those the model knows? Both must hold."""
+
+    embedding: bool = Field(description="its embedding is near the training photos' embeddings")
+    geometry: bool = Field(description="its width and height are among the training photos' sizes")
+
+
+class Provenance(Schema):
+    """What the file says about its own making; never mixed into the probability."""
+
+    c2pa: dict[str, Any] | None = Field(default=None, description="C2PA Content Credentials; null: not checked")
+    ai_markers: list[str] = Field(
+        default=[], description="traces left by generators in PNG text, EXIF and XMP; none proves nothing"
+    )
+
+
+class Verdict(Schema):
+    """What the service says about one photo."""
+
+    prediction: Prediction = Field(description="the likelier label: probability from 0.5 is ai_generated")
+    probability: float = Field(ge=0, le=1, description="calibrated P(AI-generated)")
+    confidence: Confidence = Field(description="from the probability's distance to 0.5: above 0.3, below 0.2")
+    decision: Decision = Field(
+        description="flag: few real photos get here; clear: few AI images get here; review: everything else"
+    )
+    in_domain: bool = Field(description="false: the model knows no such photos, and no promise holds")
+    domain: Domain
+    provenance: Provenance
+
+
+class PredictResponse(Verdict):
+    """One photo's answer."""
+
+    inference_time_ms: float = Field(ge=0, description="time in the model alone")
+    model_version: str
+    request_id: str
+
+
+class ExplainResponse(PredictResponse):
+    """One photo's answer and why."""
+
+    heatmap_base64: str = Field(
+        description="JPEG of the photo's aspect ratio, base64: red speaks for AI-generated, blue for real"
+    )
+
+
+class BatchItem(Schema):
+    """One photo of a batch: the fields of a prediction, or an error."""
+
+    filename: str = Field(description="as sent, cleaned of folders and control characters")
+    request_id: str = Field(description="the batch's, a colon, the photo's place from 0")
+    prediction: Prediction | None = None
+    probability: float | None = Field(default=None, ge=0, le=1)
+    confidence: Confidence | None = None
+    decision: Decision | None = None
+    in_domain: bool | None = None
+    domain: Domain | None = None
+    provenance: Provenance | None = None
+    error: str | None = Field(default=None, description="what is wrong with this file")
+    error_type: str | None = Field(default=None, description="its short name", examples=["corrupt_image"])
+
+
+class BatchResponse(Schema):
+    """A batch's answers, in the order of the files."""
+
+    results: list[BatchItem]
+    total: int
+    successful: int
+    failed: int
+    total_inference_time_ms: float = Field(ge=0)
+    model_version: str
+    request_id: str
+
+
+class HealthResponse(Schema):
+    """Readiness and details."""
+
+    status: Literal["healthy", "unhealthy"]
+    model_loaded: bool
+    model_version: str = Field(description="'unknown' while no model is loaded")
+    uptime_seconds: float = Field(ge=0, description="of the worker that answers")
+    active_requests: int = Field(description="of all workers, this one included")
+    drift_detected: bool = Field(description="as /drift said last, at most a minute ago")
+    predictions_total: int = Field(description="photos answered by all workers since the service started")
+    request_id: str
+
+
+class Limits(Schema):
+    """Where decisions begin."""
+
+    alpha: float = Field(description="share of real photos that may be flagged")
+    ai_prior: float = Field(description="share of AI images that probabilities assume")
+    flag: float = Field(description="flag from this probability on, and from 0.5 on")
+    clear: float = Field(description="clear below this probability, and below 0.5")
+
+
+class ModelResponse(Schema):
+    """The running model."""
+
+    name: str
+    version: str
+    license: str
+    sha256: str = Field(description="of the model file in service")
+    git_commit: str | None = Field(description="of its release")
+    released_at: str | None
+    data: dict[str, Any] = Field(description="what it was trained on")
+    metrics: dict[str, Any] | None = Field(description="on the official test images, from its release")
+    thresholds: Limits = Field(description="in use now")
+    model: dict[str, Any] = Field(description="the model file's own card")
+    note: str | None = Field(description="why commit, date and metrics are missing, where they are")
+    request_id: str
+
+
+class PredictionRatio(Schema):
+    """Shares of the two labels."""
+
+    real: float
+    ai_generated: float
+
+
+class DriftColumn(Schema):
+    """One column's test."""
+
+    name: str
+    test: Literal["ks"] = Field(description="two-sample Kolmogorov-Smirnov")
+    statistic: float = Field(ge=0, le=1)
+    p_value: float = Field(ge=0, le=1)
+    threshold: float = Field(description="drifted where the p-value is below")
+    drifted: bool
+
+
+class DriftReference(Schema):
+    """What the window is compared with."""
+
+    name: str
+    rows: int
+    ai_share: float = Field(description="share of AI images in it, by its labels")
+
+
+class DriftResponse(Schema):
+    """Is what we see now unlike what the model was calibrated on?"""
+
+    timestamp: datetime
+    status: Literal["ok", "drift", "insufficient_data"]
+    window_size: int = Field(description="predictions looked at, the newest of this model version")
+    mean_probability: float
+    std_probability: float
+    low_confidence_ratio: float
+    prediction_ratio: PredictionRatio
+    drift_detected: bool
+    drift_score: float = Field(ge=0, le=1, description="the largest KS statistic; 0 without enough data")
+    alerts: list[str]
+    columns: list[DriftColumn]
+    estimated_accuracy: float | None = Field(
+        description="mean of max(p, 1-p) over the window: the accuracy, if the calibration still holds (CBPE)"
+    )
+    reference: DriftReference | None
+    report_url: str | None = Field(description="HTML report of the same window; null: there is none")
+    request_id: str

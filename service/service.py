@@ -1,0 +1,38 @@
+"""The BentoML service: processes, workers, probes and metrics around the application."""
+
+from typing import cast
+
+import bentoml
+from starlette.exceptions import HTTPException
+
+from service.app import create_app
+from service.middleware import Contract
+from service.settings import load_settings
+from service.worker import NOT_LOADED
+
+settings = load_settings()
+app = create_app(settings)
+
+
+@bentoml.service(
+    name="ai-product-photo-detector",
+    workers=settings.workers,
+    traffic={"timeout": 60},
+    # BentoML's own request metrics keep a time series for every path that any client ever asks for, without
+    # bound; ours count the same by a fixed set of paths, and `/metrics` is a route of the application.
+    metrics={"enabled": False},
+)
+@bentoml.asgi_app(app, path="/")
+class PhotoDetector:
+    """Answers HTTP as docs/API.md says."""
+
+    async def __is_ready__(self) -> bool:
+        """Answer BentoML's `/readyz`."""
+        if app.state.worker.model is None:
+            raise HTTPException(503, NOT_LOADED)
+        return True
+
+
+# Around BentoML's own routes, too: they get the request id and the error shape. BentoML's types call the
+# decorated class a class; it is a Service.
+cast("bentoml.Service[PhotoDetector]", PhotoDetector).add_asgi_middleware(Contract, settings=settings)

@@ -1,0 +1,124 @@
+"""The real service in processes of its own, on the released model."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service import tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 180  # how long a start may take on a busy machine before the test gives up
+
+
+@dataclass
+class Server:
+    """A running service.
+
+    Attributes:
+        url: where it answers.
+        model: the model file that it was told to serve.
+        output: the file with what it prints.
+        pid: of the process that keeps the workers.
+    """
+
+    url: str
+    model: Path
+    output: Path
+    pid: int
+
+    def printed(self) -> str:
+        """Return what it printed so far."""
+        return self.output.read_text(encoding="utf-8")
+
+
+def released_model() -> Path:
+    """Return the model file of the repository, or the one that MODEL_PATH names instead."""
+    return Path(os.environ.get("MODEL_PATH", ROOT / "models" / "detector.onnx"))
+
+
+@contextmanager
+def serving(folder: Path, ready: Callable[[httpx.Response], bool], **settings: str) -> Iterator[Server]:
+    """Run bare `bentoml serve` in the repository's root until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "BENTOML_HOME": str(folder / "bentoml"),  # its metrics folder is wiped at every start
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOST": "127.0.0.1",
+        "BENTOML_PORT": str(port),
+        "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        **settings,
+    }
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve"],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    model = Path(environment.get("MODEL_PATH", released_model()))
+    server = Server(f"http://127.0.0.1:{port}", model, output, process.pid)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                if ready(httpx.get(f"{server.url}/readyz")):
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, f"the service ended:\n{server.printed()}"
+            assert time.monotonic() < deadline, f"the service did not start:\n{server.printed()}"
+            time.sleep(0.1)
+        while server.printed().count(" initialized") < 2:  # both workers, not only the one that answered
+            assert time.monotonic() < deadline, f"a worker did not start:\n{server.printed()}"
+            time.sleep(0.1)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def is_ready(answer: httpx.Response) -> bool:
+    """Tell whether `/readyz` says so."""
+    return answer.status_code == 200
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The released model behind two workers; none may die or fail while the tests run."""
+    with serving(tmp_path_factory.mktemp("service"), is_ready) as running:
+        yield running
+        printed = running.printed()
+    assert printed.count(" initialized") == 2, f"a worker was restarted:\n{printed}"
+    assert "Traceback" not in printed, printed
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client of that service."""
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model file."""
+    return tiny_model.build(tmp_path_factory.mktemp("tiny") / "detector.onnx")

@@ -1,0 +1,101 @@
+"""The service's states over real HTTP: no model, a fresh log, a killed worker."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.conftest import Server, is_ready, released_model, serving
+from tests.service.photos import GOOD, encode
+from tests.service.test_http import is_error
+from tests.service.test_log import wait_for
+
+pytestmark = pytest.mark.serve
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_without_a_model_the_service_lives_and_says_so(tmp_path: Path, tiny: Path, damage: str) -> None:
+    path = tmp_path / "detector.onnx"
+    if damage == "truncated":
+        path.write_bytes(tiny.read_bytes()[:1000])
+    with (
+        serving(tmp_path, lambda answer: answer.status_code == 503, MODEL_PATH=str(path)) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        assert is_error(client.get("/readyz"), 503)
+        for route, field in (("/predict", "file"), ("/predict/explain", "file"), ("/predict/batch", "files")):
+            assert is_error(client.post(route, files={field: GOOD["png"]}), 503, "model_not_loaded")
+        for route in ("/model", "/drift"):
+            assert is_error(client.get(route), 503, "model_not_loaded")
+        assert client.get("/livez").status_code == 200
+        assert "aidetect_model_loaded 0.0" in client.get("/metrics").text
+        body = client.get("/health").json()
+        assert (body["status"], body["model_loaded"], body["model_version"]) == ("unhealthy", False, "unknown")
+        lines = [line for line in server.printed().splitlines() if str(path) in line]
+        assert len(lines) == 2, lines  # one a worker
+        assert all("MODEL_PATH" in line for line in lines)
+        assert "Traceback" not in server.printed()
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The released model with an empty log."""
+    with serving(tmp_path_factory.mktemp("fresh"), is_ready) as server:
+        yield server
+
+
+def test_drift_from_an_empty_log_to_an_alarm(fresh: Server) -> None:
+    with httpx.Client(base_url=fresh.url, timeout=60) as client:
+        body = client.get("/drift").json()
+        assert set(body) == {
+            *("timestamp", "window_size", "mean_probability", "std_probability", "low_confidence_ratio"),
+            *("prediction_ratio", "drift_detected", "drift_score", "alerts", "status", "columns"),
+            *("estimated_accuracy", "reference", "report_url", "request_id"),
+        }
+        assert (body["status"], body["window_size"], body["drift_detected"]) == ("insufficient_data", 0, False)
+        assert body["reference"]["rows"] >= 10_000
+        assert body["alerts"] == body["columns"] == []
+        rng = np.random.default_rng(0)
+        for _ in range(6):  # black and white dots are unlike any photo
+            dots = [Image.fromarray((rng.random((32, 32, 3)) > 0.5).astype(np.uint8) * 255) for _ in range(20)]
+            files = [("files", encode(image)) for image in dots]
+            assert client.post("/predict/batch", files=files).json()["successful"] == 20
+        wait_for(lambda: client.get("/drift").json()["window_size"] == 120)
+        body = client.get("/drift").json()
+        assert body["status"] == "drift"
+        assert body["drift_detected"] is True
+        assert {column["name"] for column in body["columns"]} == {
+            *("score", "distance", "brightness", "contrast", "sharpness")
+        }
+        assert any(column["drifted"] for column in body["columns"] if column["name"] == "sharpness")
+        assert any("sharper" in alert for alert in body["alerts"])
+        assert 0.5 <= body["estimated_accuracy"] <= 1
+        assert 0 < body["drift_score"] <= 1
+        assert sum(body["prediction_ratio"].values()) == pytest.approx(1)
+        assert "aidetect_drift_detected 1.0" in client.get("/metrics").text
+
+
+def test_a_killed_worker_comes_back_and_leaves_no_ghost(fresh: Server) -> None:
+    children = subprocess.run(
+        ["ps", "--ppid", str(fresh.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
+    )
+    workers = [int(line.split()[0]) for line in children.stdout.splitlines() if "worker.service" in line]
+    assert len(workers) == 2
+    before = httpx.get(f"{fresh.url}/health", timeout=60).json()["predictions_total"]
+    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: fresh.printed().count(" initialized") == 3)
+    for _ in range(10):
+        assert httpx.post(f"{fresh.url}/predict", files={"file": GOOD["png"]}, timeout=60).status_code == 200
+    body = httpx.get(f"{fresh.url}/health", timeout=60).json()
+    assert body["active_requests"] == 1
+    assert body["predictions_total"] == before + 10
+
+
+def test_the_released_model_is_what_is_served() -> None:
+    assert released_model().is_file()

@@ -1,0 +1,89 @@
+"""The prediction log keeps what was answered and never stands in a prediction's way."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.log import PredictionLog
+
+
+def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, Any]:
+    """Return a row of the log."""
+    return {
+        "request_id": f"request-{number}",
+        "time": datetime(2026, 1, 1, 12, 0, number % 60),  # noqa: DTZ001 - the log keeps UTC without a zone
+        "model_version": version,
+        "score": 0.9,
+        "probability": 0.8,
+        "prediction": "ai_generated",
+        "decision": "review",
+        "in_domain": False,
+        "distance": 3.0,
+        "brightness": 0.5,
+        "contrast": 0.2,
+        "sharpness": 0.3,
+        "embedding": [0.5] * 8,
+        "width": 640,
+        "height": 480,
+        **changed,
+    }
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something is so; fail when it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_rows_come_back_newest_first(tmp_path: Path) -> None:
+    log = PredictionLog(f"sqlite:///{tmp_path / 'new' / 'folder' / 'log.db'}")
+    assert log.recent("1.0.0", 10) == []
+    log.add([row(number) for number in range(5)])
+    log.add([row(9, version="0.9.0")])
+    wait_for(lambda: len(log.recent("1.0.0", 10)) == 5)
+    newest = log.recent("1.0.0", 2)
+    assert [found["request_id"] for found in newest] == ["request-4", "request-3"]
+    assert {key: value for key, value in newest[0].items() if key != "id"} == row(4)
+    log.close()
+
+
+def test_closing_writes_what_is_queued_from_both_workers(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    logs = [PredictionLog(url), PredictionLog(url)]
+    for number in range(1500):
+        logs[number % 2].add([row(number)])
+    for log in logs:
+        log.close(60)
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        assert database.execute("select count(distinct request_id) from predictions").fetchone() == (1500,)
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_broken_database_costs_nothing_and_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "folder"
+    folder.write_text("a file where the folder belongs")
+    log = PredictionLog(f"sqlite:///{folder / 'log.db'}")
+    log.add([row(1)])
+    wait_for(lambda: "cannot be written" in caplog.text)
+    with pytest.raises((SQLAlchemyError, OSError)):
+        log.recent("1.0.0", 1)
+    log.add([row(2)])
+    folder.unlink()
+    wait_for(lambda: not folder.is_file() and folder.exists() and len(log.recent("1.0.0", 10)) == 2)
+    log.close()
+    assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_broken_database_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    log = PredictionLog("sqlite:////proc/no/such/log.db")
+    log.add([row(1)])
+    log.close(60)
+    assert not log._thread.is_alive()

@@ -1,0 +1,42 @@
+"""What the middleware does when an application fails."""
+
+import logging
+
+import anyio
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from service.middleware import Contract, new_request_id
+from service.settings import Settings
+
+
+async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Fail as no application should."""
+    raise ValueError("the secret reason")
+
+
+def test_a_failure_is_a_500_of_the_one_shape_and_keeps_its_reason_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(Contract(failing, Settings()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.get("/predict", headers={"X-Request-ID": "mine"})
+
+    with caplog.at_level(logging.ERROR):
+        answer = anyio.run(ask)
+    body = answer.json()
+    assert answer.status_code == body["status_code"] == 500
+    assert (body["error"], body["error_class"]) == ("internal_server_error", "server_error")
+    assert body["request_id"] == answer.headers["X-Request-ID"] == "mine"
+    assert "secret" not in answer.text
+    assert "request mine: GET /predict failed" in caplog.text
+    assert "the secret reason" in caplog.text
+
+
+def test_request_ids_are_ulids_in_the_order_of_time() -> None:
+    made = [new_request_id() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    assert {len(identifier) for identifier in made} == {26}
+    assert [identifier[:10] for identifier in made] == sorted(identifier[:10] for identifier in made)

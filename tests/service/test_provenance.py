@@ -1,0 +1,44 @@
+"""Traces that generators leave in files."""
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from service.provenance import ai_markers
+from tests.service.photos import GOOD, encode, photo
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><Iptc4xmpExt:DigitalSourceType>'
+    b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    b"</Iptc4xmpExt:DigitalSourceType></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_plain_photo_says_nothing(name: str) -> None:
+    assert ai_markers(GOOD[name]) == []
+
+
+def test_png_text_of_generators() -> None:
+    text = PngInfo()
+    text.add_text("parameters", "a shoe, Steps: 20", zip=True)
+    text.add_itxt("workflow", "{}")
+    text.add_text("Comment", "parameters")
+    assert ai_markers(encode(photo(), pnginfo=text)) == [
+        "png:parameters (Stable Diffusion web UI)",
+        "png:workflow (ComfyUI)",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_software(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0131] = "Midjourney v7"
+    assert ai_markers(encode(photo(), kind, exif=exif)) == ["exif:midjourney"]
+    exif[0x0131] = "Camera firmware 1.2"
+    assert ai_markers(encode(photo(), kind, exif=exif)) == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_iptc_digital_source_type(kind: str) -> None:
+    assert ai_markers(encode(photo(), kind, xmp=XMP)) == ["iptc:trainedAlgorithmicMedia"]

@@ -1,0 +1,61 @@
+"""params.yaml is checked by name, and files appear whole or not at all."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages.common import StageError, load_params, write_json
+from stages.train import TrainParams
+
+
+def test_params_of_the_repository_are_valid() -> None:
+    assert load_params("train", TrainParams, Path(__file__).parents[2] / "params.yaml").epochs >= 1
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "words"),
+    [
+        ("train", {"epochs": 0}, "train.epochs = 0"),
+        ("train", {"learning_rate": -1}, "train.learning_rate = -1"),
+        ("train", {"epoch": 3}, "train.epoch = 3"),
+        ("train", {"precision": "int4"}, "train.precision = 'int4'"),
+        ("train", {"augment": {}}, "train.augment.flip"),
+    ],
+)
+def test_a_param_out_of_range_is_named(workspace, section, change, words) -> None:
+    workspace.params(**{section: change})
+    with pytest.raises(StageError, match=words):
+        load_params(section, TrainParams)
+
+
+@pytest.mark.parametrize("text", ["", "other: {}", "train: [", "train: 3"])
+def test_a_broken_params_file_is_one_line(workspace, text: str) -> None:
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StageError, match=r"params\.yaml") as error:
+        load_params("train", TrainParams)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_json(path, {"a": 1})
+    earlier = path.read_bytes()
+    with pytest.raises(TypeError), path.open("rb"):
+        write_json(path, {"a": object()})
+    assert path.read_bytes() == earlier
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("stage", "room_kb"), [("download", 500), ("preprocess", 100), ("train", 10), ("export", 10), ("evaluate", 2)]
+)
+def test_a_full_disk_is_one_line_and_leaves_earlier_outputs(trained, workspace, stage: str, room_kb: int) -> None:
+    for folder in ("build", "models", "reports"):
+        shutil.copytree(trained.path / folder, workspace.path / folder)
+    earlier = {path: path.read_bytes() for path in workspace.path.rglob("*") if path.is_file()}
+    workspace.refuses(
+        stage, "space" if stage in {"download", "preprocess"} else "", room_kb=room_kb, MLFLOW_TRACKING_URI="sqlite://"
+    )
+    left = {path: path.read_bytes() for path in workspace.path.rglob("*") if path.is_file()}
+    assert left == earlier

@@ -1,0 +1,150 @@
+"""The one file: equal to torch, heat map exact, self-describing, the same bytes from the same inputs."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from service.detector import Detector
+from stages.common import StageError, sha256_file
+from stages.export import Exported, conformal_threshold
+from stages.metrics import calibration_error, figures
+from stages.model import load_checkpoint
+from stages.scoring import open_detector
+from stages.synthetic import synthetic_images
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def models(trained) -> dict[str, tuple[Path, Path]]:
+    """The tiny model of these tests, and the released one."""
+    return {
+        "tiny": (trained.path / "build/detector.onnx", trained.path / "models/checkpoint.safetensors"),
+        "released": (REPO / "models/detector.onnx", REPO / "models/checkpoint.safetensors"),
+    }
+
+
+@pytest.mark.parametrize("which", ["tiny", "released"])
+def test_onnx_and_torch_agree(trained, which: str) -> None:
+    file, checkpoint = models(trained)[which]
+    detector = Detector(file)
+    network, _ = load_checkpoint(checkpoint)
+    twin = Exported(network, detector.card["params"]["export"]["flip_average"]).eval()
+    twin.slope.fill_(detector.card["calibration"]["slope"])
+    twin.intercept.fill_(detector.card["calibration"]["intercept"])
+    images = synthetic_images(100, detector.height, seed=5).images
+    with torch.no_grad():
+        probability, embedding, heatmap, _ = twin(torch.from_numpy(images))
+    scores = detector.score(images)
+    assert np.abs(scores.probability - probability.numpy()).max() < 1e-4
+    assert np.abs(scores.embedding - embedding.numpy()).max() < 1e-3
+    assert np.abs(scores.heatmap - heatmap.numpy()).max() < 1e-2
+
+
+@pytest.mark.parametrize("which", ["tiny", "released"])
+def test_the_heat_map_is_exact(trained, which: str) -> None:
+    """Its mean plus the bias is the logit of the probability."""
+    detector = Detector(models(trained)[which][0])
+    images = synthetic_images(100, detector.height, seed=6).images
+    scores = detector.score(images)
+    logit = scores.heatmap.astype(np.float64).mean((1, 2)) + detector.card["head_bias"]
+    assert 1 / (1 + np.exp(-logit)) == pytest.approx(scores.probability, abs=1e-5)
+
+
+def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
+    detector = Detector(models(trained)["tiny"][0])
+    images = synthetic_images(100, 32, seed=7).images
+    scores, mirrored = detector.score(images), detector.score(images[:, :, ::-1].copy())
+    assert mirrored.probability == pytest.approx(scores.probability, abs=1e-4)
+    assert np.abs(mirrored.heatmap[:, :, ::-1] - scores.heatmap).max() < 1e-2
+
+
+def test_the_same_inputs_give_the_same_bytes(trained, workspace) -> None:
+    for folder in ("build", "models", "reports"):
+        shutil.copytree(trained.path / folder, workspace.path / folder)
+    before = sha256_file("build/detector.onnx")
+    assert (result := workspace.run("export")).returncode == 0, result.stderr
+    assert sha256_file("build/detector.onnx") == before
+
+
+def test_the_file_says_what_it_is(trained) -> None:
+    file, checkpoint = models(trained)["tiny"]
+    printed = subprocess.run(
+        [sys.executable, "-m", "service.card", str(file)], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    card = json.loads(printed.stdout)
+    assert card["version"] == "1.0.0"
+    assert card["labels"] == ["real", "ai_generated"]
+    assert card["checkpoint_sha256"] == sha256_file(checkpoint)
+    assert card["data"]["digest"] == sha256_file(trained.path / "build/dataset/train.safetensors")
+    assert card["domain"]["geometry"]["max_width"] == 32
+    assert card["params"]["train"]["epochs"] == 2
+    assert set(card["thresholds"]["flag"]) == {"0.05", "0.01", "0.005", "0.001"}
+
+
+def test_no_path_of_the_building_machine_is_in_the_file(trained) -> None:
+    for file, _ in models(trained).values():
+        text = file.read_bytes()
+        assert str(REPO).encode() not in text
+        assert b"site-packages" not in text
+        assert not onnx.load(file).doc_string
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
+def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "detector.onnx"
+    if damage != "missing":
+        whole = models(trained)["tiny"][0].read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"\x89PNG no model")
+    with pytest.raises(StageError, match=r"detector\.onnx") as error:
+        open_detector(path)
+    assert "\n" not in str(error.value)
+
+
+def test_export_without_a_sound_checkpoint_leaves_the_earlier_file(trained, workspace) -> None:
+    for folder in ("build", "models", "reports"):
+        shutil.copytree(trained.path / folder, workspace.path / folder)
+    before = sha256_file("build/detector.onnx")
+    checkpoint = Path("models/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    workspace.refuses("export", "checkpoint.safetensors", "restore it from git")
+    assert sha256_file("build/detector.onnx") == before
+
+
+def test_the_conformal_threshold_keeps_its_promise() -> None:
+    rng = np.random.default_rng(0)
+    exceeded = [
+        (rng.random(200) > conformal_threshold(rng.random(99), 0.1)).mean() for _ in range(300)
+    ]  # fmt: skip
+    assert np.mean(exceeded) == pytest.approx(0.1, abs=0.01)
+    assert conformal_threshold(np.arange(1, 10) / 10, 0.1) == 0.9
+    assert conformal_threshold(rng.random(9), 0.01) == 1.0  # too few to promise anything
+
+
+def test_calibration_error_by_hand() -> None:
+    labels = np.array([1, 0, 1, 1], np.uint8)
+    assert calibration_error(labels, np.array([0.95, 0.05, 0.95, 0.95])) == pytest.approx(0.05)
+    assert calibration_error(labels, np.array([1.0, 0.0, 1.0, 1.0])) == 0.0
+    assert calibration_error(np.array([1, 0], np.uint8), np.array([0.5, 0.5])) == 0.0
+
+
+def test_figures_by_hand(trained) -> None:
+    card = Detector(models(trained)["tiny"][0]).card | {"thresholds": {"flag": {"0.01": 0.8}, "clear": 0.3}}
+    labels = np.array([0, 0, 0, 1, 1, 1], np.uint8)
+    probability = np.array([0.1, 0.4, 0.9, 0.2, 0.7, 0.95])
+    inside = np.array([True, True, True, True, True, False])
+    result = figures(labels, probability, inside, card)
+    assert result["accuracy"] == pytest.approx(4 / 6, abs=1e-6)
+    assert result["auc"] == pytest.approx(6 / 9, abs=1e-6)
+    assert result["confusion"]["real"] == {"real": 2, "ai_generated": 1}
+    decisions = result["decisions"]["alpha_0.01"]
+    assert decisions["reals_flagged"] == pytest.approx(1 / 3, abs=1e-6)
+    assert decisions["generated_flagged"] == 0.0  # the one above the threshold is out of domain
+    assert decisions["generated_cleared"] == pytest.approx(1 / 3, abs=1e-6)
+    assert decisions["reviewed"] == pytest.approx(3 / 6, abs=1e-6)

@@ -1,0 +1,101 @@
+"""Only a candidate that passes every gate is read on test, once; a refusal touches nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.detector import Detector
+from stages.release import LEDGER, ReleaseParams, refusals
+
+PASSING = {"accuracy": 0.97, "auc": 0.995, "ece": 0.008}
+RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
+
+
+@pytest.fixture
+def gates(tiny_params) -> ReleaseParams:
+    changes = {"min_accuracy": 0.965, "min_auc": 0.99, "max_ece": 0.02}
+    return ReleaseParams.model_validate(tiny_params(release=changes)["release"])
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "version", "words"),
+    [
+        ({}, 5, "1.1.0", ""),
+        ({"accuracy": 0.96}, 5, "1.1.0", "accuracy 0.96 < 0.965"),
+        ({"accuracy": 0.9689}, 5, "1.1.0", "the released model's"),
+        ({"auc": 0.98}, 5, "1.1.0", "auc"),
+        ({"ece": 0.03}, 5, "1.1.0", "ece"),
+        ({}, 12.5, "1.1.0", "12.5 MB"),
+        ({}, 5, "1.0.0", "raise export.version"),
+    ],
+)
+def test_each_gate_refuses_by_name(gates, change, size, version, words) -> None:
+    reasons = refusals(gates, PASSING | change, size, RELEASED, version)
+    assert bool(reasons) == bool(words)
+    assert words in "; ".join(reasons)
+
+
+@pytest.fixture
+def candidate(trained, workspace):
+    """A workspace with a candidate scored on validation, and nothing released yet."""
+    for folder in ("build", "models", "reports"):
+        shutil.copytree(trained.path / folder, workspace.path / folder)
+    assert (result := workspace.run("evaluate")).returncode == 0, result.stderr
+    return workspace
+
+
+def decision() -> str:
+    return json.loads(Path("reports/release.json").read_text(encoding="utf-8"))["decision"]
+
+
+def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) -> None:
+    assert (result := candidate.run("release")).returncode == 0, result.stderr
+    assert decision() == "released"
+    card = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
+    assert card["metrics"]["test"]["images"] == 80
+    assert card["metrics"]["test_without_duplicates_and_leaks"]["images"] == 78
+    assert card["model"] == Detector("models/detector.onnx").card
+    released = {path: path.read_bytes() for path in Path("models").iterdir()}
+    assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
+
+    assert candidate.run("release").returncode == 0  # the same candidate: nothing to do
+    assert decision() == "released"
+
+    candidate.params(export={"flip_average": False})  # another candidate of the same version
+    for stage in ("export", "evaluate", "release"):
+        assert (result := candidate.run(stage)).returncode == 0, result.stderr
+    assert decision() == "refused"
+    assert "raise export.version" in result.stdout
+
+    candidate.params(export={"version": "1.1.0", "flip_average": False}, release={"enabled": False})
+    for stage in ("export", "evaluate", "release"):
+        assert candidate.run(stage).returncode == 0
+    assert decision() == "disabled"
+
+    candidate.params(export={"version": "1.1.0", "flip_average": False})
+    assert candidate.run("release", DVC_EXP_BASELINE_REV="abc").returncode == 0
+    assert decision() == "disabled"
+    assert released == {path: path.read_bytes() for path in Path("models").iterdir()}
+    assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
+
+    assert candidate.run("release").returncode == 0
+    assert decision() == "released"
+    assert [json.loads(line)["version"] for line in LEDGER.read_text(encoding="utf-8").splitlines()] == [
+        "1.0.0",
+        "1.1.0",
+    ]
+
+
+def test_evaluate_never_opens_test(candidate) -> None:
+    Path("build/dataset/test.safetensors").unlink()
+    assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
+    candidate.refuses("release", "test.safetensors is missing")
+    assert not Path("models/card.json").exists()
+
+
+def test_params_yaml_of_the_repository_has_every_section() -> None:
+    params = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))
+    assert list(params) == ["download", "preprocess", "train", "export", "evaluate", "release"]

@@ -1,0 +1,191 @@
+"""Training learns, goes on after a kill, and refuses what cannot work before it starts."""
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.augment import Augment, augment
+from stages.common import StageError
+from stages.data import ImageSet
+from stages.model import build, load_checkpoint, save_checkpoint
+from stages.synthetic import synthetic_images
+from stages.train import TrainParams, train
+
+
+@pytest.fixture
+def params(tiny_params):
+    """Make tiny train params with the given changes."""
+    return lambda **changes: TrainParams.model_validate(tiny_params(train=changes)["train"])
+
+
+def sets(count: int = 100) -> tuple[ImageSet, ImageSet]:
+    data = synthetic_images(count, 32, seed=0)
+    return data, data
+
+
+def test_one_step_changes_every_weight(tmp_path: Path, params) -> None:
+    chosen = params(epochs=1, batch_size=100)
+    data, validation = sets()
+    torch.manual_seed(chosen.seed)
+    before = build(chosen.model_dump(mode="json") | {"image_size": 32}).state_dict()
+    model, config, history = train(chosen, data, validation, tmp_path / "state.pt")
+    assert len(history) == 1
+    assert config["image_size"] == 32
+    assert np.isfinite(history[0]["train_loss"])
+    # At the first step the head is zero, so the loss moves the head alone; it must have moved.
+    assert not torch.equal(before["head.weight"], model.state_dict()["head.weight"])
+
+
+def test_a_few_epochs_learn(tmp_path: Path, params) -> None:
+    data, validation = sets(400)
+    _, _, history = train(params(epochs=4, batch_size=32), data, validation, tmp_path / "state.pt")
+    assert history[-1]["validation_accuracy"] > 0.8
+
+
+def test_the_same_seed_gives_the_same_model_and_a_stopped_run_goes_on_as_it_would_have(tmp_path: Path, params) -> None:
+    chosen = params(epochs=3, batch_size=50)
+    data, validation = sets()
+    whole, _, history = train(chosen, data, validation, tmp_path / "a.pt")
+
+    class StopError(Exception):
+        pass
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(chosen, data, validation, tmp_path / "b.pt", stop)
+    resumed, _, resumed_history = train(chosen, data, validation, tmp_path / "b.pt")
+    assert resumed_history == history
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_another_run_does_not_take_over_a_saved_state(tmp_path: Path, params) -> None:
+    data, validation = sets()
+    train(params(epochs=1), data, validation, tmp_path / "state.pt")
+    _, _, history = train(params(epochs=2, seed=1), data, validation, tmp_path / "state.pt")
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[0] != train(params(epochs=1), data, validation, tmp_path / "c.pt")[2][0]
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace) -> None:
+    shutil.copytree(prepared.path / "build", workspace.path / "build")
+    workspace.params(train={"epochs": 8})
+    state = Path("build/train_state.pt")
+    process = subprocess.Popen(
+        workspace.command("train"), env=workspace.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not Path("models/checkpoint.safetensors").exists()
+    result = workspace.run("train")
+    assert result.returncode == 0, result.stderr
+    assert "going on after epoch" in result.stdout
+    epochs = [line.split(",")[0] for line in Path("reports/training.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    assert epochs == [str(n) for n in range(1, 9)]
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": "resnet81"}, "resnet81.*no timm model.*near names"),
+        (
+            {"backbone": "vit_tiny_patch16_224", "backbone_args": {"img_size": 32}, "stem": "stock"},
+            "vit_tiny_patch16_224.*convolutional",
+        ),
+        ({"backbone_args": {"no_such_argument": 1}}, "cannot be built"),
+        ({"optimizer": "sdg"}, "optimizer 'sdg' is unknown"),
+        ({"pretrained": "no/such/file.safetensors"}, "cannot be built"),
+    ],
+)
+def test_an_unknown_or_unfit_choice_is_refused_by_name(tmp_path: Path, change, words, params) -> None:
+    with pytest.raises(StageError, match=words):
+        train(params(**change), *sets(), tmp_path / "state.pt")
+
+
+def test_one_class_only_is_refused(tmp_path: Path, params) -> None:
+    data, _ = sets()
+    one = data.take(np.flatnonzero(data.labels == 0))
+    with pytest.raises(StageError, match="validation split holds one class"):
+        train(params(), data, one, tmp_path / "state.pt")
+
+
+def test_a_refused_run_leaves_the_earlier_checkpoint(trained, workspace) -> None:
+    for folder in ("build", "models", "reports"):
+        shutil.copytree(trained.path / folder, workspace.path / folder)
+    earlier = Path("models/checkpoint.safetensors").read_bytes()
+    workspace.params(train={"backbone": "resnet81"})
+    workspace.refuses("train", "resnet81")
+    workspace.params(train={"epochs": 0})
+    workspace.refuses("train", "train.epochs = 0")
+    assert Path("models/checkpoint.safetensors").read_bytes() == earlier
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_b0", "convnext_atto", "mobilenetv4_conv_small", "resnet18"])
+def test_other_backbones_and_sizes_need_no_code(tmp_path: Path, backbone: str) -> None:
+    config = {"backbone": backbone, "backbone_args": {}, "stem": "stock", "pretrained": False, "image_size": 96}
+    model = build(config | {"mean": [0.5] * 3, "std": [0.5] * 3}).eval()
+    save_checkpoint(tmp_path / "a", model, config | {"mean": [0.5] * 3, "std": [0.5] * 3})
+    loaded, _ = load_checkpoint(tmp_path / "a")
+    photos = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(model(photos), loaded(photos))
+
+
+def test_a_truncated_or_foreign_checkpoint_is_one_line(tmp_path: Path, trained) -> None:
+    whole = (trained.path / "models/checkpoint.safetensors").read_bytes()
+    for name, data in {"truncated": whole[:-100], "foreign": b"PK\x03\x04 a zip", "empty": b""}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(StageError, match="restore it from git"):
+            load_checkpoint(tmp_path / name)
+    with pytest.raises(StageError, match="restore it from git"):
+        load_checkpoint(tmp_path / "missing")
+
+
+ALL = {"shift_share": 1.0, "jpeg_share": 1.0, "blur_share": 1.0, "noise_share": 1.0, "light_share": 1.0}
+NONE = {"flip": False} | dict.fromkeys(ALL, 0.0)
+
+
+@pytest.fixture
+def settings(tiny_params):
+    """Make augmentation settings with the given changes."""
+    return lambda **changes: Augment.model_validate(tiny_params()["train"]["augment"] | changes)
+
+
+def test_augmentation_off_changes_nothing_and_on_stays_in_range(settings) -> None:
+    images = torch.from_numpy(synthetic_images(100, 32, seed=0).images).permute(0, 3, 1, 2)
+    kept = images.clone()
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(augment(images, settings(**NONE), generator), images.float() / 255)
+    changed = augment(images, settings(**ALL), generator)
+    assert changed.shape == images.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert torch.equal(images, kept)
+
+
+def test_blur_smooths_and_shift_moves_whole_photos(settings) -> None:
+    images = torch.from_numpy(synthetic_images(100, 32, seed=0).images).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    blurred = augment(images, settings(**NONE | {"blur_share": 1.0, "blur_sigma": [0.8, 0.8]}), generator)
+    plain = images.float() / 255
+    assert blurred.diff(dim=3).abs().mean() < plain.diff(dim=3).abs().mean() / 2
+    assert blurred.mean((1, 2, 3)).sub(plain.mean((1, 2, 3))).abs().max() < 0.02
+    moved = augment(images, settings(**NONE | {"shift_share": 1.0, "shift": 1}), generator)
+    centre = moved[0, :, 1:-1, 1:-1]
+    found = [
+        torch.equal(centre, plain[0, :, 1 + dy : 31 + dy, 1 + dx : 31 + dx]) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+    ]
+    assert any(found)
