@@ -1,0 +1,50 @@
+"""Write the figures of models/card.json into README.md: python -m stages.report
+
+Not a stage: the README is prose around figures that the release stage wrote.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+CARD = Path("models/card.json")
+README = Path("README.md")
+BLOCK = re.compile(r"(<!-- figures of models/card.json -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def figures_table(card: dict[str, Any]) -> str:
+    """Return the released model's figures as a Markdown table."""
+    columns = {
+        "20,000 test images": card["metrics"]["test"],
+        "without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
+        "validation": card["validation"],
+    }
+    rows: list[tuple[str, list[str]]] = [("images", [f"{c['images']:,}" for c in columns.values()])]
+    for name, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("F1", "f1"), ("ECE (15 bins)", "ece")):
+        rows.append((name, [f"{c[key]:.4f}" for c in columns.values()]))
+    promise = "decisions", "alpha_0.01"
+    for name, key in (
+        ("real photos flagged (at most 1 % promised)", "reals_flagged"),
+        ("AI images flagged", "generated_flagged"),
+        ("sent to review", "reviewed"),
+    ):
+        rows.append((name, [f"{c[promise[0]][promise[1]][key]:.2%}" for c in columns.values()]))
+    lines = [f"| version {card['version']} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(values)} |" for name, values in rows]
+    return "\n".join(lines) + "\n"
+
+
+def with_figures(readme: str, card: dict[str, Any]) -> str:
+    """Return the README with the card's figures between its two marks."""
+    return BLOCK.sub(lambda match: match[1] + figures_table(card) + match[2], readme)
+
+
+def main() -> None:
+    """Bring README.md up to date."""
+    card = json.loads(CARD.read_text(encoding="utf-8"))
+    README.write_text(with_figures(README.read_text(encoding="utf-8"), card), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
