@@ -100,6 +100,8 @@ def build(config: dict[str, Any]) -> Detector:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise StageError(f"train.backbone '{name}' is no timm model; near names: {near}")
+    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+        raise StageError(f"train.pretrained: {pretrained} does not exist: name a safetensors file, true or false")
     overlay = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
     try:
         backbone = timm.create_model(

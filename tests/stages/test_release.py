@@ -1,9 +1,17 @@
 """Only a candidate that passes every gate is read on test, once; a refusal touches nothing."""
 
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
+import mlflow
 import pytest
 import yaml
 
@@ -51,6 +59,7 @@ def decision() -> str:
     return json.loads(Path("reports/release.json").read_text(encoding="utf-8"))["decision"]
 
 
+@pytest.mark.slow
 def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) -> None:
     assert (result := candidate.run("release")).returncode == 0, result.stderr
     assert decision() == "released"
@@ -94,6 +103,33 @@ def test_evaluate_never_opens_test(candidate) -> None:
     assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
     candidate.refuses("release", "test.safetensors is missing")
     assert not Path("models/card.json").exists()
+
+
+@pytest.mark.slow
+def test_a_release_is_champion_in_the_registry(candidate, tmp_path_factory) -> None:
+    home = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{home}/server.db", "--artifacts-destination", str(home / "files")]
+    server = subprocess.Popen(
+        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        assert (result := candidate.run("release", MLFLOW_TRACKING_URI=url)).returncode == 0, result.stderr
+        champion = mlflow.MlflowClient(url).get_model_version_by_alias("ai-product-photo-detector", "champion")
+        assert champion.version == "1"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def test_params_yaml_of_the_repository_has_every_section() -> None:

@@ -107,7 +107,7 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
         ),
         ({"backbone_args": {"no_such_argument": 1}}, "cannot be built"),
         ({"optimizer": "sdg"}, "optimizer 'sdg' is unknown"),
-        ({"pretrained": "no/such/file.safetensors"}, "cannot be built"),
+        ({"pretrained": "no/such/file.safetensors"}, "pretrained: no/such/file.safetensors does not exist"),
     ],
 )
 def test_an_unknown_or_unfit_choice_is_refused_by_name(tmp_path: Path, change, words, params) -> None:
