@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from service.detector import Detector
+from stages.common import sha256_file
 from stages.export import Exported
 from stages.model import load_checkpoint
 
@@ -36,7 +37,10 @@ def main() -> None:
     torch.set_num_threads(1)
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "models/detector.onnx")
     detector = Detector(path, threads=1)
-    network, _ = load_checkpoint(path.with_name("checkpoint.safetensors"))
+    checkpoint = path.with_name("checkpoint.safetensors")
+    if sha256_file(checkpoint) != detector.card["checkpoint_sha256"]:
+        sys.exit(f"{checkpoint} is not the one {path} was exported from: 'git checkout models/'")
+    network, _ = load_checkpoint(checkpoint)
     twin = Exported(network, detector.card["params"]["export"]["flip_average"]).eval()
     photo = np.random.default_rng(0).integers(0, 255, (1, detector.height, detector.width, 3), np.uint8)
     tensor = torch.from_numpy(photo)

@@ -5,15 +5,23 @@ from typing import Annotated
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
 from stages.common import Params
 
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError("the first number must not be above the second")
+    return span
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Quality = Annotated[int, Field(ge=1, le=100)]
-Sigma = Annotated[float, Field(gt=0, le=10)]
+Blur = Annotated[float, Field(gt=0, le=1.5)]  # the kernel reaches 3 pixels: two sigma at most
+Noise = Annotated[float, Field(gt=0, le=1)]
 
 
 class Augment(Params):
@@ -23,11 +31,11 @@ class Augment(Params):
     shift: Annotated[int, Field(ge=1, le=32)]  # pixels, at most, in each direction; edges are mirrored
     shift_share: Share
     jpeg_share: Share
-    jpeg_quality: tuple[Quality, Quality]
+    jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(_ordered)]
     blur_share: Share
-    blur_sigma: tuple[Sigma, Sigma]  # pixels
+    blur_sigma: Annotated[tuple[Blur, Blur], AfterValidator(_ordered)]  # pixels
     noise_share: Share
-    noise_sigma: tuple[Sigma, Sigma]  # of the 0..1 range
+    noise_sigma: Annotated[tuple[Noise, Noise], AfterValidator(_ordered)]  # of the 0..1 range
     light_share: Share
     light_range: Share  # brightness and contrast factors within 1 +- this
 

@@ -1,5 +1,6 @@
 """What every stage needs: its section of params.yaml, whole-or-nothing files, and one clear line for an error."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -54,11 +55,12 @@ def load_params(section: str, schema: type[P], path: str | Path = "params.yaml")
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` on success and vanishes on any failure.
 
-    A full disk or a kill therefore leaves the earlier file as it was.
+    A full disk or a kill therefore leaves the earlier file as it was; what a kill leaves beside it is overwritten
+    by the next try, and git and DVC ignore `.*.tmp`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:  # on the disk before the name points at it
@@ -66,6 +68,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_one(path: str | Path, what: str) -> Iterator[None]:
+    """Hold a lock file for the time of the block; the system lets go of it however the process ends.
+
+    Raises:
+        StageError: another process holds it.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StageError(f"{what} is running already: wait for it, or end it") from error
+        yield
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Image sets on disk: one safetensors file a set, read lazily by row."""
+"""Image sets on disk: one safetensors file a set."""
 
 import hashlib
 from collections.abc import Mapping
@@ -72,5 +72,5 @@ def load_images(path: str | Path) -> ImageSet:
 
 
 def row_digests(images: Uint8) -> npt.NDArray[np.bytes_]:
-    """Return the sha256 of each row's pixels: uint8 [N, ...] -> bytes [N] of 32 (as 'S64' hex, for sorting)."""
+    """Return the sha256 of each row's pixels: uint8 [N, ...] -> bytes [N] of 64 hex digits."""
     return np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in images], dtype="S64")

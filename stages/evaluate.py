@@ -41,6 +41,8 @@ def main() -> None:
 
     own = validation.flags["own"] == 1
     results = slices(detector, validation, scored, {"validation": ~own, "own_photos": own})
+    if own.any() and "own_photos" not in results:
+        print(f"own_photos: {own.sum()} in validation, not of both classes: no slice of their own; add more groups")
     with CURVES.open(encoding="utf-8", newline="") as file:
         curves = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     draw(PLOTS, validation.labels[~own], scored.probability[~own])

@@ -1,6 +1,7 @@
 """Stage export: calibrate the trained model and write it as ONE self-describing file, build/detector.onnx."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,12 +26,18 @@ OUT = Path("build/detector.onnx")
 Float = npt.NDArray[np.float64]
 
 
+def _with_default(alphas: list[float]) -> list[float]:
+    if 0.01 not in alphas:
+        raise ValueError("0.01 must be among them: it is the service's default")
+    return alphas
+
+
 class ExportParams(Params):
     """Section `export` of params.yaml."""
 
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     flip_average: bool
-    flag_alphas: Annotated[list[Annotated[float, Field(gt=0, lt=0.5)]], Field(min_length=1)]
+    flag_alphas: Annotated[list[Annotated[float, Field(gt=0, lt=0.5)]], AfterValidator(_with_default)]
     clear_miss: Annotated[float, Field(gt=0, lt=0.5)]
     domain_out_share: Annotated[float, Field(gt=0, lt=0.5)]
     domain_images: Annotated[int, Field(ge=50)]
@@ -74,13 +81,16 @@ class Exported(nn.Module):
 
 @torch.no_grad()
 def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Float, Float]:
-    """Return probability float64 [N] and embedding float64 [N, D] of uint8 [N, H, W, 3], in torch."""
-    probabilities, embeddings = [], []
+    """Return logit float64 [N] and embedding float64 [N, D] of uint8 [N, H, W, 3], in torch.
+
+    The logit comes from the heat map: a probability near 1 has lost it.
+    """
+    logits, embeddings = [], []
     for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2):
-        probability, embedding, *_ = model(torch.from_numpy(images[start : start + 256]))
-        probabilities.append(probability)
+        _, embedding, heatmap, _ = model(torch.from_numpy(images[start : start + 256]))
+        logits.append(heatmap.double().mean((1, 2)) + model.head_bias)
         embeddings.append(embedding)
-    return torch.cat(probabilities).double().numpy(), torch.cat(embeddings).double().numpy()
+    return torch.cat(logits).numpy(), torch.cat(embeddings).double().numpy()
 
 
 def conformal_threshold(scores: Float, alpha: float) -> float:
@@ -91,18 +101,25 @@ def conformal_threshold(scores: Float, alpha: float) -> float:
         alpha: the share that may exceed it.
 
     Returns:
-        The ceil((N + 1)(1 - alpha))-th smallest score; 1.0, which no probability exceeds, where N is too small.
+        The ceil((N + 1)(1 - alpha))-th smallest score; infinity where N is too small to promise anything.
     """
     rank = int(np.ceil((len(scores) + 1) * (1 - alpha)))
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else 1.0
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else float("inf")
+
+
+def above(threshold: float) -> float:
+    """Return the next number of 6 decimals above a probability, so that reaching it means exceeding `threshold`.
+
+    Above 1, and so out of every photo's reach, where nothing is promised.
+    """
+    return (math.floor(min(threshold, 1.0) * 1e6) + 1) / 1e6
 
 
 def calibrate(
     model: Exported, params: ExportParams, calibration: ImageSet, train_images: npt.NDArray[np.uint8]
 ) -> dict[str, Any]:
     """Set the model's calibration and domain statistics; return them and the thresholds as parts of the card."""
-    probability, embedding = run(model, calibration.images, "calibration")
-    logit = np.log(probability) - np.log1p(-probability)
+    logit, embedding = run(model, calibration.images, "calibration")
     # Platt 1999: a logistic regression on the logit; C large because two parameters need no shrinking.
     platt = LogisticRegression(C=1e6).fit(logit[:, None], calibration.labels)
     # Rounded, so that the last bits of another processor's arithmetic do not make another file.
@@ -125,8 +142,8 @@ def calibrate(
             "method": "platt", "slope": slope, "intercept": intercept, "prior_ai": 0.5, "images": len(calibration),
         },
         "thresholds": {
-            "flag": {str(alpha): round(conformal_threshold(reals, alpha), 6) for alpha in params.flag_alphas},
-            "clear": round(1 - conformal_threshold(1 - generated, params.clear_miss), 6),
+            "flag": {str(alpha): above(conformal_threshold(reals, alpha)) for alpha in params.flag_alphas},
+            "clear": round(max(0.0, 1 - conformal_threshold(1 - generated, params.clear_miss)), 6),
             "clear_miss": params.clear_miss,
         },
         "domain": {
@@ -166,8 +183,11 @@ def main() -> None:
     params = load_params("export", ExportParams)
     detector, config = load_checkpoint(CHECKPOINT)
     model = Exported(detector, params.flip_average).eval()
-    train_images = load_images(DATASET / "train.safetensors").images[: params.domain_images]  # rows are in random order
-    parts = calibrate(model, params, load_images(DATASET / "calibration.safetensors"), train_images)
+    train_set = load_images(DATASET / "train.safetensors")
+    # All own photos and, as they come, others: those are in the order of their digests, which is a random one.
+    chosen = np.argsort(train_set.flags["own"] == 0, kind="stable")[: params.domain_images]
+    known = train_set.images[np.sort(chosen)]
+    parts = calibrate(model, params, load_images(DATASET / "calibration.safetensors"), known)
     report = json.loads(REPORT.read_text(encoding="utf-8"))
     parts["domain"]["geometry"] = report["geometry"]
     size = config["image_size"]

@@ -29,9 +29,12 @@ def calibration_error(labels: Labels, probability: Float, bins: int = 15) -> flo
     Returns:
         Mean over all photos of |share of AI images - mean probability| of the photo's bin, in 0..1.
     """
-    index = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, labels - probability, minlength=bins)
+    gaps = np.bincount(_bin(probability, bins), labels - probability, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def _bin(probability: Float, bins: int) -> npt.NDArray[np.int64]:
+    return np.minimum((probability * bins).astype(np.int64), bins - 1)
 
 
 def figures(
@@ -121,7 +124,7 @@ def save_figure(path: Path, panel: Any) -> None:
 
 
 def _reliability(ax: Any, labels: Labels, probability: Float) -> None:
-    index = np.minimum((probability * 15).astype(int), 14)
+    index = _bin(probability, 15)
     counts = np.bincount(index, minlength=15)
     used = counts > 0
     predicted = np.bincount(index, probability, minlength=15)[used] / counts[used]

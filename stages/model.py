@@ -110,10 +110,14 @@ def build(config: dict[str, Any]) -> Detector:
         if config["stem"] == "small":
             _small_stem(backbone)
         with torch.no_grad():
+            if isinstance(pretrained, str):
+                _check_weights(Path(pretrained), backbone)
             shape = tuple(backbone.eval().forward_features(torch.zeros(1, 3, size, size)).shape)
+    except StageError:
+        raise
     except Exception as error:  # timm raises anything from TypeError to AssertionError here
         raise StageError(
-            f"train.backbone '{name}' cannot be built for {size} px: {' '.join(str(error).split())[:300]}"
+            f"train.backbone '{name}' cannot be built for {size} px: {' '.join(repr(error).split())[:300]}"
         ) from error
     channels = backbone.num_features
     if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3]:
@@ -121,6 +125,15 @@ def build(config: dict[str, Any]) -> Detector:
             f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose a convolutional one"
         )
     return Detector(backbone, channels, config["mean"], config["std"])
+
+
+def _check_weights(path: Path, backbone: nn.Module) -> None:
+    """Refuse a weights file of another network: timm takes what fits and says nothing of the rest."""
+    with safe_open(path, framework="pt") as file:
+        known = set(file.keys())
+    names = set(backbone.state_dict())
+    if len(names & known) < 0.9 * len(names):
+        raise StageError(f"train.pretrained: {path} holds {len(names & known)} of the backbone's {len(names)} tensors")
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 import hashlib
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from service.images import ImageError, decode, resize
@@ -32,9 +32,18 @@ class PreprocessParams(Params):
     image_size: Annotated[int, Field(ge=16, le=1024)]
     validation_share: Annotated[float, Field(gt=0, lt=0.5)]
     calibration_share: Annotated[float, Field(gt=0, lt=0.5)]
+    own_validation_share: Annotated[float, Field(gt=0, lt=0.5)]  # larger than CIFAKE's: own photos are few
     own_test_share: Annotated[float, Field(gt=0, lt=0.5)]
     own_photos_min: Annotated[int, Field(ge=0)]
     own_jpeg_quality: Annotated[int, Field(ge=50, le=100)]
+
+    @model_validator(mode="after")
+    def _leave_some_to_train_on(self) -> Self:
+        if self.validation_share + self.calibration_share >= 0.9:
+            raise ValueError("validation_share + calibration_share leave less than a tenth to train on")
+        if self.own_validation_share + self.calibration_share + self.own_test_share >= 0.9:
+            raise ValueError("own_validation_share + calibration_share + own_test_share leave less than a tenth")
+        return self
 
 
 def split_by_hash(digests: npt.NDArray[np.bytes_], shares: dict[str, float]) -> npt.NDArray[np.str_]:
@@ -94,7 +103,7 @@ def clean(raw: ImageSet, digests: npt.NDArray[np.bytes_]) -> tuple[dict[str, Boo
 
 
 def near_duplicates(images: npt.NDArray[np.uint8], is_test: Bool) -> dict[str, int]:
-    """Count images that share their 64-bit perceptual hash (imagehash.phash) with another one: reported, not cut."""
+    """Count distinct images that share their 64-bit perceptual hash (imagehash.phash): reported, not cut."""
     hashes = np.array([str(imagehash.phash(Image.fromarray(i))) for i in tqdm(images, desc="hashing", mininterval=2)])
     _, inverse, count = np.unique(hashes, return_inverse=True, return_counts=True)
     across = np.intersect1d(hashes[is_test], hashes[~is_test])
@@ -171,14 +180,16 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
     own, groups, own_report = own_photos(OWN, size, params.own_jpeg_quality)
     if len(own) < params.own_photos_min:
         raise StageError(
-            f"{len(own)} own photos found, but preprocess.own_photos_min is {params.own_photos_min}: fill photos/"
-            " (or 'dvc pull'), or lower own_photos_min in params.yaml to train without them knowingly"
+            f"{len(own)} own photos found, but preprocess.own_photos_min is {params.own_photos_min}: put them into"
+            " photos/ (a colleague's: 'git checkout data.dvc', 'dvc pull data', copy data/ to photos/),"
+            " or lower own_photos_min to train without them knowingly"
         )
     raw = load_images(RAW)
     digests = row_digests(raw.images)
     is_test = raw.flags["test"] == 1
     masks, report = clean(raw, digests)
-    report["near_duplicates"] = near_duplicates(raw.images, is_test)
+    distinct = np.unique(digests, return_index=True)[1]
+    report["near_duplicates"] = near_duplicates(raw.images[distinct], is_test[distinct])
     height, width = raw.images.shape[1:3]
     geometries = [_geometry([(width, height)]), own_report.pop("geometry")]
     known = [g for g in geometries if g is not None]
@@ -189,7 +200,8 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
     parts[~masks["keep_train"]] = ""
     parts[is_test] = "test"
     group_digests = np.array([hashlib.sha256(group.encode()).hexdigest() for group in groups], dtype="S64")
-    own_parts = split_by_hash(group_digests, held_out | {"test": params.own_test_share})
+    own_held_out = held_out | {"validation": params.own_validation_share, "test": params.own_test_share}
+    own_parts = split_by_hash(group_digests, own_held_out)
 
     report = {"dataset": dataset} | report
     report |= {"own_photos": own_report, "geometry": geometry, "image_size": size, "splits": {}}
@@ -215,8 +227,8 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
 
 
 def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    if images.shape[1:3] == (size, size):
-        return images
+    if images.shape[1:3] == (size, size) or len(images) == 0:
+        return images.reshape(-1, size, size, 3)
     return np.stack([resize(Image.fromarray(i), size, size) for i in tqdm(images, desc=f"to {size} px")])
 
 

@@ -16,20 +16,19 @@ BLOCK = re.compile(r"(<!-- figures of models/card.json -->\n).*?(<!-- end of fig
 def figures_table(card: dict[str, Any]) -> str:
     """Return the released model's figures as a Markdown table."""
     columns = {
-        "20,000 test images": card["metrics"]["test"],
-        "without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
+        "test": card["metrics"]["test"],
+        "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
         "validation": card["validation"],
     }
     rows: list[tuple[str, list[str]]] = [("images", [f"{c['images']:,}" for c in columns.values()])]
     for name, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("F1", "f1"), ("ECE (15 bins)", "ece")):
         rows.append((name, [f"{c[key]:.4f}" for c in columns.values()]))
-    promise = "decisions", "alpha_0.01"
     for name, key in (
         ("real photos flagged (at most 1 % promised)", "reals_flagged"),
         ("AI images flagged", "generated_flagged"),
         ("sent to review", "reviewed"),
     ):
-        rows.append((name, [f"{c[promise[0]][promise[1]][key]:.2%}" for c in columns.values()]))
+        rows.append((name, [f"{c['decisions']['alpha_0.01'][key]:.2%}" for c in columns.values()]))
     lines = [f"| version {card['version']} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(values)} |" for name, values in rows]
     return "\n".join(lines) + "\n"

@@ -31,7 +31,7 @@ class Run:
             return
         try:
             what(*args, run_id=self.run_id, **kwargs)
-        except (mlflow.MlflowException, OSError) as error:
+        except Exception as error:  # any store's, any driver's
             warnings.warn(f"MLflow did not take {what.__name__}: {error}", stacklevel=3)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -54,17 +54,22 @@ class Run:
 
     def set_tag(self, key: str, value: str) -> None:
         """Keep a tag."""
-        if self.run_id is not None:
-            mlflow.MlflowClient().set_tag(self.run_id, key, value)
+        self._try(mlflow.MlflowClient().set_tag, key=key, value=value)
 
 
 def git_commit() -> str | None:
-    """Return the commit that is checked out, with "-dirty" where tracked files differ from it; None outside git."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return described.stdout.strip() or None
+    """Return the commit that is checked out, with "-dirty" where code or params differ from it; None outside git."""
+
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+
+    try:
+        commit = git("rev-parse", "HEAD").stdout.strip()
+        # dvc.lock and the reports are not asked: the pipeline itself is rewriting them.
+        dirty = git("diff", "--quiet", "HEAD", "--", "stages", "service", "dvc.yaml", "params.yaml").returncode
+    except OSError:  # git is not installed
+        return None
+    return f"{commit}-dirty" if commit and dirty else commit or None
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run
             max_results=1,
         )
         active = mlflow.start_run(run_id=known[0].info.run_id) if known else mlflow.start_run(run_name=name)
-    except (mlflow.MlflowException, OSError) as error:
+    except Exception as error:  # any store's, any driver's
         warnings.warn(f"MLflow keeps nothing of this run: {error}", stacklevel=2)
         yield Run(None)
         return

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-import random
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.augment import Augment, augment
-from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file
+from stages.common import Params, StageError, load_params, only_one, run_stage, sha256_file, whole_file
 from stages.data import ImageSet, load_images
 from stages.model import Detector, build, save_checkpoint, timm
 
@@ -62,41 +62,36 @@ def train(
         The trained model, its full configuration, and a row of curves for every epoch.
 
     Raises:
-        StageError: the backbone is unknown or does not fit, or one class is missing.
+        StageError: backbone, optimizer or augmentation do not fit, one class is missing, or the loss diverged.
     """
-    for name, part in (("train", train_set), ("validation", validation_set)):
-        if len(set(part.labels.tolist())) < 2:
-            raise StageError(f"the {name} split holds one class only: both real and ai_generated photos are needed")
+    _check(params, train_set, validation_set)
     torch.manual_seed(params.seed)
-    random.seed(params.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = params.model_dump(mode="json") | {"image_size": train_set.images.shape[1]}
+    weights = params.pretrained  # a file's content is part of what makes the run what it is
+    known = {"pretrained_sha256": sha256_file(weights)} if isinstance(weights, str) and Path(weights).is_file() else {}
+    config = params.model_dump(mode="json") | known | {"image_size": train_set.images.shape[1]}
     model = build(config).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-    if params.optimizer not in (known := timm.optim.list_optimizers()):
-        raise StageError(f"train.optimizer '{params.optimizer}' is unknown to timm; known: {', '.join(known)}")
-    optimizer = timm.optim.create_optimizer_v2(
-        model, opt=params.optimizer, lr=params.learning_rate, weight_decay=params.weight_decay, momentum=0.9
-    )
+    optimizer = _optimizer(params, model)
     steps = max(1, len(train_set) // params.batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.learning_rate, total_steps=params.epochs * steps + 1, pct_start=params.warmup,
         cycle_momentum=False,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(params.seed)
-    images, labels = (
-        torch.from_numpy(train_set.images).permute(0, 3, 1, 2),
-        torch.from_numpy(train_set.labels),
-    )
+    images, labels = torch.from_numpy(train_set.images).permute(0, 3, 1, 2), torch.from_numpy(train_set.labels)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     history: list[Row] = []
 
     identity = _identity(config, train_set, validation_set)
     if (saved := _load_state(state_path, identity)) is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
         generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["torch_rng"])
         history = saved["history"]
+        for row in history:  # the caller sees the whole run
+            on_epoch(row)
         print(f"going on after epoch {len(history)} of a run that was stopped")
 
     for epoch in range(len(history) + 1, params.epochs + 1):
@@ -118,17 +113,37 @@ def train(
             scheduler.step()
             loss_sum += loss.item()
             bar.set_postfix(loss=f"{loss_sum / (step + 1):.4f}", refresh=False)
+        if not math.isfinite(loss_sum):
+            raise StageError(f"training diverged in epoch {epoch}: lower train.learning_rate")
         history.append({"epoch": epoch, "train_loss": loss_sum / steps} | _validate(model, validation_set, device))
         print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
-        with whole_file(state_path) as temporary:
-            torch.save(
-                {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                 "scheduler": scheduler.state_dict(), "generator": generator.get_state(), "history": history},
-                state := io.BytesIO(),  # a full disk then raises OSError; torch's own writer hides it
-            )  # fmt: skip
-            temporary.write_bytes(state.getbuffer())
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"generator": generator.get_state(), "torch_rng": torch.get_rng_state()}
+        _save_state(state_path, state | {"identity": identity, "history": history})
         on_epoch(history[-1])
     return model, config, history
+
+
+def _check(params: TrainParams, train_set: ImageSet, validation_set: ImageSet) -> None:
+    for name, part in (("train", train_set), ("validation", validation_set)):
+        if len(set(part.labels.tolist())) < 2:
+            raise StageError(f"the {name} split holds one class only: both real and ai_generated photos are needed")
+    if params.augment.shift >= (size := train_set.images.shape[1]):
+        raise StageError(f"train.augment.shift = {params.augment.shift} must be smaller than the photos' {size} pixels")
+
+
+def _optimizer(params: TrainParams, model: Detector) -> torch.optim.Optimizer:
+    name = params.optimizer
+    known = [n for n in timm.optim.list_optimizers() if not timm.optim.get_optimizer_info(n).second_order]
+    if name not in known:
+        raise StageError(f"train.optimizer '{name}' is unknown to timm or needs second gradients; known: {known}")
+    try:
+        optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+            model, opt=name, lr=params.learning_rate, weight_decay=params.weight_decay, momentum=0.9
+        )
+    except Exception as error:  # such as an optimizer of a package that is not installed
+        raise StageError(f"train.optimizer '{name}' cannot be made here: {' '.join(repr(error).split())}") from error
+    return optimizer
 
 
 def _identity(config: dict[str, Any], *sets: ImageSet) -> str:
@@ -140,10 +155,21 @@ def _identity(config: dict[str, Any], *sets: ImageSet) -> str:
     return digest.hexdigest()
 
 
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()  # a full disk is an OSError this way; torch's own writer hides it
+    torch.save(state, buffer)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
 def _load_state(path: Path, identity: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged in one of many ways: a new start mends it
+        print(f"{path} cannot be read ({type(error).__name__}): starting anew")
+        return None
     return state if state["identity"] == identity else None
 
 
@@ -169,7 +195,8 @@ def main() -> None:
 
     params = load_params("train", TrainParams)
     train_set, validation_set = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "validation"))
-    with tracked_run("train") as run:
+    # Killing dvc leaves its child alive: a second training beside it would fight for the cores and the state.
+    with only_one(STATE.with_suffix(".lock"), "another training"), tracked_run("train") as run:
         run.log_params(params.model_dump())
         model, config, history = train(params, train_set, validation_set, STATE, run.log_epoch)
         config["data_sha256"] = sha256_file(DATASET / "train.safetensors")
@@ -180,7 +207,7 @@ def main() -> None:
             writer.writerows(history)
         run.log_artifact(CHECKPOINT)
         run.set_tag("checkpoint_sha256", sha256_file(CHECKPOINT))
-    STATE.unlink(missing_ok=True)
+        STATE.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from stages.common import StageError, load_params, write_json
+from stages.export import ExportParams
+from stages.preprocess import PreprocessParams
 from stages.train import TrainParams
+
+SCHEMAS = {"train": TrainParams, "preprocess": PreprocessParams, "export": ExportParams}
 
 
 def test_params_of_the_repository_are_valid() -> None:
@@ -21,12 +25,14 @@ def test_params_of_the_repository_are_valid() -> None:
         ("train", {"epoch": 3}, "train.epoch = 3"),
         ("train", {"precision": "int4"}, "train.precision = 'int4'"),
         ("train", {"augment": {}}, "train.augment.flip"),
+        ("preprocess", {"validation_share": 0.45, "calibration_share": 0.45}, "less than a tenth"),
+        ("export", {"flag_alphas": [0.05]}, "0.01 must be among them"),
     ],
 )
 def test_a_param_out_of_range_is_named(workspace, section, change, words) -> None:
     workspace.params(**{section: change})
     with pytest.raises(StageError, match=words):
-        load_params(section, TrainParams)
+        load_params(section, SCHEMAS[section])
 
 
 @pytest.mark.parametrize("text", ["", "other: {}", "train: [", "train: 3"])

@@ -13,7 +13,7 @@ import torch
 
 from service.detector import Detector
 from stages.common import StageError, sha256_file
-from stages.export import Exported, conformal_threshold
+from stages.export import Exported, above, conformal_threshold
 from stages.metrics import calibration_error, figures
 from stages.model import load_checkpoint
 from stages.scoring import open_detector
@@ -124,7 +124,12 @@ def test_the_conformal_threshold_keeps_its_promise() -> None:
     ]  # fmt: skip
     assert np.mean(exceeded) == pytest.approx(0.1, abs=0.01)
     assert conformal_threshold(np.arange(1, 10) / 10, 0.1) == 0.9
-    assert conformal_threshold(rng.random(9), 0.01) == 1.0  # too few to promise anything
+    assert above(conformal_threshold(rng.random(9), 0.01)) > 1  # too few to promise anything: out of reach
+
+
+def test_reaching_a_rounded_threshold_means_exceeding_the_exact_one() -> None:
+    for exact in (0.0, 0.1234564, 0.1234565, 0.9999999, 1.0):
+        assert exact < above(exact) <= exact + 1.1e-6
 
 
 def test_calibration_error_by_hand() -> None:

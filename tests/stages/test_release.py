@@ -70,8 +70,9 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
     released = {path: path.read_bytes() for path in Path("models").iterdir()}
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
 
-    assert candidate.run("release").returncode == 0  # the same candidate: nothing to do
-    assert decision() == "released"
+    report = Path("reports/release.json").read_text(encoding="utf-8")
+    assert "is the released model" in candidate.run("release").stdout
+    assert Path("reports/release.json").read_text(encoding="utf-8") == report
 
     candidate.params(export={"flip_average": False})  # another candidate of the same version
     for stage in ("export", "evaluate", "release"):
@@ -96,6 +97,12 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
         "1.0.0",
         "1.1.0",
     ]
+
+
+def test_a_refusal_before_the_first_release_says_why(candidate) -> None:
+    candidate.params(release={"min_auc": 1.0, "min_accuracy": 1.0})
+    candidate.refuses("release", "nothing is released yet", "accuracy")
+    assert not LEDGER.exists()
 
 
 def test_evaluate_never_opens_test(candidate) -> None:

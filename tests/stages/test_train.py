@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stages.augment import Augment, augment
-from stages.common import StageError
+from stages.common import StageError, only_one
 from stages.data import ImageSet
 from stages.model import build, load_checkpoint, save_checkpoint
 from stages.synthetic import synthetic_images
@@ -113,6 +114,35 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
 def test_an_unknown_or_unfit_choice_is_refused_by_name(tmp_path: Path, change, words, params) -> None:
     with pytest.raises(StageError, match=words):
         train(params(**change), *sets(), tmp_path / "state.pt")
+
+
+def test_augmentation_that_does_not_fit_the_photos_is_refused(params, tiny_params, tmp_path: Path) -> None:
+    settings = tiny_params()["train"]["augment"] | {"shift": 32}
+    with pytest.raises(StageError, match="shift = 32 must be smaller"):
+        train(params(augment=settings), *sets(), tmp_path / "state.pt")
+
+
+def test_a_diverged_training_is_refused(params, tmp_path: Path) -> None:
+    chosen = params(learning_rate=10, weight_decay=1, epochs=60)
+    with pytest.raises(StageError, match="diverged in epoch"):
+        train(chosen, *sets(), tmp_path / "state.pt")
+
+
+def test_a_weights_file_of_another_network_is_refused(params, tmp_path: Path) -> None:
+    save_file({"foo": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(StageError, match="holds 0 of the backbone"):
+        train(params(pretrained=str(tmp_path / "foreign.safetensors")), *sets(), tmp_path / "state.pt")
+
+
+def test_a_second_training_is_refused_and_a_damaged_state_means_a_new_start(prepared, workspace) -> None:
+    shutil.copytree(prepared.path / "build", workspace.path / "build")
+    workspace.params(train={"epochs": 1})
+    with only_one("build/train_state.lock", "a test"):
+        workspace.refuses("train", "another training is running already")
+    Path("build/train_state.pt").write_bytes(b"no state")
+    result = workspace.run("train")
+    assert result.returncode == 0, result.stderr
+    assert "starting anew" in result.stdout
 
 
 def test_one_class_only_is_refused(tmp_path: Path, params) -> None:
