@@ -109,7 +109,7 @@ def draw_curves(path: Path, rows: list[dict[str, float]]) -> None:
         ax.set(xlabel="epoch", ylabel="loss")
         right = ax.twinx()
         right.plot(epochs, [row["validation_accuracy"] for row in rows], "k:", label="validation accuracy (right)")
-        ax.legend(handles=[*ax.lines, *right.lines])
+        right.legend(handles=[*ax.lines, *right.lines], loc="center right")
 
     save_figure(path, panel)
 

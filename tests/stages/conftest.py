@@ -55,6 +55,7 @@ class Workspace:
         command = self.command(stage)
         if room_kb is not None:
             command = ["bash", "-c", f'ulimit -f {room_kb}; exec "$@"', "bash", *command]
+            env["PYTHONDONTWRITEBYTECODE"] = "1"  # Python would leave cut .pyc files in the repository
         return subprocess.run(
             command, cwd=self.path, env=self.environment(**env), capture_output=True, text=True, check=False
         )
