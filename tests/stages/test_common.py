@@ -53,6 +53,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "room_kb"), [("download", 500), ("preprocess", 100), ("train", 10), ("export", 10), ("evaluate", 2)]
 )
