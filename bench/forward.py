@@ -14,7 +14,7 @@ import torch
 
 from service.detector import Detector
 from stages.common import sha256_file
-from stages.export import Exported
+from stages.exported import Exported
 from stages.model import load_checkpoint
 
 ROUNDS = 200

@@ -1,9 +1,6 @@
 """Stage train: fit the detector on build/dataset/train.safetensors, watched on validation."""
 
 import csv
-import hashlib
-import io
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +16,7 @@ from stages.augment import Augment, augment
 from stages.common import Params, StageError, load_params, only_one, run_stage, sha256_file, whole_file
 from stages.data import ImageSet, load_images
 from stages.model import Detector, build, save_checkpoint, timm
+from stages.resume import identity_of, load_state, save_state
 
 DATASET = Path("build/dataset")
 STATE = Path("build/train_state.pt")  # what a killed run needs to go on; removed at the end
@@ -83,8 +81,8 @@ def train(
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     history: list[Row] = []
 
-    identity = _identity(config, train_set, validation_set)
-    if (saved := _load_state(state_path, identity)) is not None:
+    identity = identity_of(config, train_set, validation_set)
+    if (saved := load_state(state_path, identity)) is not None:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         generator.set_state(saved["generator"])
@@ -119,7 +117,7 @@ def train(
         print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"generator": generator.get_state(), "torch_rng": torch.get_rng_state()}
-        _save_state(state_path, state | {"identity": identity, "history": history})
+        save_state(state_path, state | {"identity": identity, "history": history})
         on_epoch(history[-1])
     return model, config, history
 
@@ -144,33 +142,6 @@ def _optimizer(params: TrainParams, model: Detector) -> torch.optim.Optimizer:
     except Exception as error:  # such as an optimizer of a package that is not installed
         raise StageError(f"train.optimizer '{name}' cannot be made here: {' '.join(repr(error).split())}") from error
     return optimizer
-
-
-def _identity(config: dict[str, Any], *sets: ImageSet) -> str:
-    """Digest of all that makes a run what it is: only an equal run may go on from a saved state."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for part in sets:
-        digest.update(part.images.data)
-        digest.update(part.labels.data)
-    return digest.hexdigest()
-
-
-def _save_state(path: Path, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()  # a full disk is an OSError this way; torch's own writer hides it
-    torch.save(state, buffer)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _load_state(path: Path, identity: str) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged in one of many ways: a new start mends it
-        print(f"{path} cannot be read ({type(error).__name__}): starting anew")
-        return None
-    return state if state["identity"] == identity else None
 
 
 @torch.no_grad()

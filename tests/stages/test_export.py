@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from service.detector import Detector
+from stages.calibration import above, conformal_threshold
 from stages.common import StageError, sha256_file
-from stages.export import Exported, above, conformal_threshold
+from stages.exported import Exported
 from stages.metrics import calibration_error, figures
 from stages.model import load_checkpoint
 from stages.scoring import open_detector

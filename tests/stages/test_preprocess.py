@@ -10,7 +10,9 @@ from PIL import Image
 
 from service.images import decode, resize
 from stages.data import ImageSet, load_images, row_digests
-from stages.preprocess import PARTS, clean, own_photos, split_by_hash
+from stages.own_photos import own_photos
+from stages.preprocess import PARTS
+from stages.splits import clean, split_by_hash
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
 
@@ -83,10 +85,10 @@ def test_own_photos_join_every_split_and_groups_never_straddle(workspace, inbox:
     own = {part: data.images[data.flags["own"] == 1] for part, data in sets.items()}
     assert sum(map(len, own.values())) == 40
     assert min(len(own["train"]), len(own["test"]), len(own["validation"])) > 0
-    photos, groups, _ = own_photos(inbox, 32, 90)
+    read = own_photos(inbox, 32, 90)
     where = {d: part for part, images in own.items() for d in row_digests(images)}
     parts_of_group: dict[str, set[str]] = {}
-    for digest, group in zip(row_digests(photos.images), groups, strict=True):
+    for digest, group in zip(row_digests(read.photos.images), read.groups, strict=True):
         parts_of_group.setdefault(group, set()).add(where[digest])
     assert all(len(parts) == 1 for parts in parts_of_group.values())
 
@@ -100,7 +102,7 @@ def test_own_photos_are_prepared_as_a_request_is(inbox: Path) -> None:
         image.paste((255, 255, 255), box)
         (inbox / label).mkdir(parents=True)
         image.save(inbox / label / "a.png")
-    photos, _, _ = own_photos(inbox, 32, 100)
+    photos = own_photos(inbox, 32, 100).photos
     for row, label in enumerate(("ai_generated", "real")):
         served = resize(decode((inbox / label / "a.png").read_bytes()), 32, 32)
         assert np.abs(photos.images[row].astype(int) - served).max() <= 2
@@ -108,9 +110,9 @@ def test_own_photos_are_prepared_as_a_request_is(inbox: Path) -> None:
 
 def test_copies_of_own_photos_count_once(inbox: Path) -> None:
     shutil.copy(inbox / "real/shoe0/1.jpg", inbox / "real/shoe9/copy.jpg")
-    photos, _, report = own_photos(inbox, 32, 90)
-    assert len(photos) == 40
-    assert report["surplus_copies"] == 1
+    read = own_photos(inbox, 32, 90)
+    assert len(read.photos) == 40
+    assert read.report["surplus_copies"] == 1
 
 
 def test_bad_own_photos_end_in_one_line_and_leave_the_splits(workspace, inbox: Path) -> None:

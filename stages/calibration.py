@@ -1,0 +1,79 @@
+"""Calibration, thresholds and the known domain: the statistics that export adds to a trained model."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from stages.data import ImageSet
+from stages.exported import Exported, Float, run
+
+
+def conformal_threshold(scores: Float, alpha: float) -> float:
+    """Split-conformal bound (Vovk et al. 2005; Lei et al. 2018): a new score exceeds it with probability <= alpha.
+
+    Args:
+        scores: float [N], exchangeable with the new one.
+        alpha: the share that may exceed it.
+
+    Returns:
+        The ceil((N + 1)(1 - alpha))-th smallest score; infinity where N is too small to promise anything.
+    """
+    rank = int(np.ceil((len(scores) + 1) * (1 - alpha)))
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else float("inf")
+
+
+def above(threshold: float) -> float:
+    """Return the next number of 6 decimals above a probability, so that reaching it means exceeding `threshold`.
+
+    Above 1, and so out of every photo's reach, where nothing is promised.
+    """
+    return (math.floor(min(threshold, 1.0) * 1e6) + 1) / 1e6
+
+
+def calibrate(
+    model: Exported,
+    calibration: ImageSet,
+    known_images: npt.NDArray[np.uint8],
+    *,
+    flag_alphas: list[float],
+    clear_miss: float,
+    domain_out_share: float,
+) -> dict[str, Any]:
+    """Set the model's calibration and domain statistics; return them and the thresholds as parts of the card."""
+    logit, embedding = run(model, calibration.images, "calibration")
+    # Platt 1999: a logistic regression on the logit; C large because two parameters need no shrinking.
+    platt = LogisticRegression(C=1e6).fit(logit[:, None], calibration.labels)
+    # Rounded, so that the last bits of another processor's arithmetic do not make another file.
+    slope, intercept = round(float(platt.coef_[0, 0]), 4), round(float(platt.intercept_[0]), 4)
+    model.slope.fill_(slope)
+    model.intercept.fill_(intercept)
+    probability = 1 / (1 + np.exp(-(slope * logit + intercept)))
+    reals, generated = probability[calibration.labels == 0], probability[calibration.labels == 1]
+
+    # Mahalanobis distance (Lee et al. 2018, arXiv 1807.03888) to the training photos of both classes as one cloud;
+    # a little of the identity keeps directions that the training photos hardly use from deciding alone.
+    _, known = run(model, known_images, "domain")
+    covariance = np.cov(known.T) + 1e-3 * np.trace(np.cov(known.T)) / known.shape[1] * np.eye(known.shape[1])
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    model.centre.copy_(torch.from_numpy(known.mean(0).round(4)))
+    model.whitening.copy_(torch.from_numpy(whitening.round(4)))
+    distance = np.linalg.norm((embedding - known.mean(0).round(4)) @ whitening.round(4), axis=1)
+    return {
+        "calibration": {
+            "method": "platt", "slope": slope, "intercept": intercept, "prior_ai": 0.5, "images": len(calibration),
+        },
+        "thresholds": {
+            "flag": {str(alpha): above(conformal_threshold(reals, alpha)) for alpha in flag_alphas},
+            "clear": round(max(0.0, 1 - conformal_threshold(1 - generated, clear_miss)), 6),
+            "clear_miss": clear_miss,
+        },
+        "domain": {
+            "method": "mahalanobis",
+            "threshold": round(conformal_threshold(distance, domain_out_share), 4),
+            "out_share": domain_out_share,
+        },
+    }  # fmt: skip
