@@ -57,6 +57,7 @@ class Detector(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the feature map float [N, C, h, w] of RGB photos float [N, 3, H, W] in 0..1."""
+        # nn.Module's types know nothing of what timm's models add.
         features: Tensor = self.backbone.forward_features((images - self.mean) / self.std)  # type: ignore[operator]
         return features
 
