@@ -10,28 +10,30 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio
-import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, File, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from service import metrics, schemas
+from service.decision import Prediction
 from service.detector import Detector
-from service.errors import ApiError, error_body, error_name
+from service.errors import ApiError, error_answer, error_name
 from service.explain import overlay
 from service.images import ImageError
-from service.openapi import page, schema
+from service.openapi import errors, page, schema
 from service.predict import Photo, clean_name, prepare, score
 from service.settings import Settings
 from service.worker import Worker, start_worker
 
-logger = logging.getLogger("bentoml.aidetect")
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_FEEDBACK_SECONDS = 2.0  # a prediction may be answered that much earlier than it is in the log
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 _REFUSALS: tuple[type[Exception], ...] = (ApiError, ImageError, HTTPException, RequestValidationError)
 
@@ -53,6 +55,13 @@ async def _form_only(request: Request) -> None:
         raise ApiError(415, "unsupported_media_type", "send the photo as multipart/form-data")
 
 
+async def _json_only(request: Request) -> None:
+    """Refuse a body that does not say it is JSON: 415."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json":
+        raise ApiError(415, "unsupported_media_type", "send application/json")
+
+
 async def _the_file(request: Request, file: Annotated[UploadFile, File(description="one photo")]) -> bytes:
     """Return the one file of the form."""
     form = await request.form()  # parsed already; FastAPI alone would take the last of several
@@ -65,33 +74,26 @@ WorkerOf = Annotated[Worker, Depends(_worker)]
 RequestId = Annotated[str, Depends(_request_id)]
 TheFile = Annotated[bytes, Depends(_the_file)]
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Error, "description": text}
-    for status, text in {
-        413: "file, body or photo too large",
-        415: "no form, an encoded body, or no JPEG, PNG or WebP",
-        422: "fields missing or wrong, or a corrupt or too small photo",
-        503: "no model is loaded",
-    }.items()
-}
-_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]}
-predictions = APIRouter(dependencies=[Depends(_form_only)], responses=_ERRORS, tags=["predictions"])
-facts = APIRouter(tags=["facts"])
+predictions = APIRouter(
+    dependencies=[Depends(_form_only)], responses=errors(408, 413, 415, 422, 429, 503), tags=["predictions"]
+)
+feedback = APIRouter(
+    dependencies=[Depends(_json_only)], responses=errors(404, 408, 413, 415, 422, 503), tags=["feedback"]
+)
+facts = APIRouter(responses=errors(503), tags=["facts"])
 
 
 @predictions.post("/predict")
-async def predict(worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
+async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
     loaded = worker.loaded()
-
-    def work() -> schemas.PredictResponse:
-        return _one(worker, loaded.detector, data, request_id)[0]
-
-    return await _in_thread(worker.slots, work)
+    answer, _, _ = await worker.slots.run(lambda: _one(worker, loaded.detector, data, request_id))
+    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    return answer
 
 
 @predictions.post("/predict/explain")
-async def explain(worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
+async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
     loaded = worker.loaded()
 
@@ -100,11 +102,14 @@ async def explain(worker: WorkerOf, request_id: RequestId, data: TheFile) -> sch
         picture = base64.b64encode(overlay(photo.image, heatmap)).decode()
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
-    return await _in_thread(worker.slots, work)
+    answer = await worker.slots.run(work)
+    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    return answer
 
 
 @predictions.post("/predict/batch")
 async def predict_batch(
+    request: Request,
     worker: WorkerOf,
     request_id: RequestId,
     files: Annotated[list[UploadFile], File(description="1 to 20 photos")],
@@ -115,7 +120,40 @@ async def predict_batch(
     if len(files) > most:
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
     batch = [(clean_name(file.filename), await file.read()) for file in files]
-    return await _in_thread(worker.slots, lambda: _many(worker, loaded.detector, batch, request_id))
+    answer = await worker.slots.run(lambda: _many(worker, loaded.detector, batch, request_id), weight=len(batch))
+    request.state.log |= {"photos": answer.total, "failed": answer.failed}
+    return answer
+
+
+@feedback.post("/feedback")
+async def post_feedback(
+    request: Request, worker: WorkerOf, request_id: RequestId, verdict: schemas.FeedbackRequest
+) -> schemas.FeedbackResponse:
+    """Keep what a moderator says of an earlier answer; said again, the newest counts."""
+    key: str | None = getattr(request.state, "api_key", None)
+
+    def keep() -> Prediction | None:
+        row = worker.log.find(verdict.request_id)
+        if row is None:
+            return None
+        worker.log.add_feedback(verdict.request_id, verdict.label, key)
+        found: Prediction = row["prediction"]
+        return found
+
+    deadline = time.monotonic() + _FEEDBACK_SECONDS
+    while (prediction := await _look(worker, keep)) is None and time.monotonic() < deadline:
+        await anyio.sleep(0.1)
+    if prediction is None:
+        detail = f"no prediction {verdict.request_id} is known; the items of a batch have ids of their own"
+        raise ApiError(404, "unknown_prediction", detail)
+    metrics.FEEDBACK.labels(prediction, verdict.label).inc()
+    return schemas.FeedbackResponse(
+        prediction_id=verdict.request_id,
+        prediction=prediction,
+        label=verdict.label,
+        agrees=prediction == verdict.label,
+        request_id=request_id,
+    )
 
 
 @facts.get("/health")
@@ -138,16 +176,16 @@ async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthRespo
             request_id=request_id,
         )
 
-    return await _in_thread(worker.side_slot, work)
+    return await worker.log_slot.run(work)
 
 
-@facts.get("/model", responses=_UNAVAILABLE)
+@facts.get("/model")
 async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelResponse:
     """The running model's card."""
     loaded = worker.loaded()
     detector, card = loaded.detector, loaded.detector.card
-    release, note = await _in_thread(
-        worker.side_slot, lambda: _release(worker.settings.model_path.with_name("card.json"), loaded.sha256)
+    release, note = await worker.side_slot.run(
+        lambda: _release(worker.settings.model_path.with_name("card.json"), loaded.sha256)
     )
     return schemas.ModelResponse(
         name=card.get("name", "unknown"),
@@ -170,27 +208,28 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
     )
 
 
-@facts.get("/drift", responses=_UNAVAILABLE)
+@facts.get("/drift")
 async def drift(worker: WorkerOf, request_id: RequestId) -> schemas.DriftResponse:
     """Is what we see now unlike what the model was calibrated on?"""
     loaded = worker.loaded()
-    try:
-        answer = await _in_thread(worker.side_slot, loaded.drift.look)
-    except (SQLAlchemyError, OSError) as error:
-        logger.warning("the prediction log cannot be read: %s", " ".join(str(error).split())[:300])
-        raise ApiError(503, "log_unavailable", "the prediction log cannot be read") from error
+    answer = await _look(worker, loaded.drift.look)
     return schemas.DriftResponse(**answer, request_id=request_id)
 
 
 @facts.get("/metrics", response_class=PlainTextResponse)
 async def prometheus(worker: WorkerOf) -> Response:
     """Prometheus metrics of all workers."""
-    text = await _in_thread(worker.side_slot, metrics.exposition)
+    text = await worker.side_slot.run(metrics.exposition)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _in_thread(slots: anyio.CapacityLimiter, work: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(work, limiter=slots)
+async def _look(worker: Worker, work: Callable[[], T]) -> T:
+    """Run what reads or writes the prediction log; 503 where that fails."""
+    try:
+        return await worker.log_slot.run(work)
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("the prediction log does not answer: %s", " ".join(str(error).split())[:300])
+        raise ApiError(503, "log_unavailable", "the prediction log does not answer; try again later") from error
 
 
 def _one(
@@ -213,7 +252,7 @@ def _many(worker: Worker, detector: Detector, batch: list[tuple[str, bytes]], re
     items: list[schemas.BatchItem] = []
     good: list[tuple[schemas.BatchItem, Photo]] = []
     elapsed = 0.0
-    with metrics.LATENCY.time():
+    with metrics.BATCH_LATENCY.time():
         for place, (name, data) in enumerate(batch):
             item = schemas.BatchItem(filename=name, request_id=f"{request_id}:{place}")
             items.append(item)
@@ -260,7 +299,7 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     headers: Mapping[str, str] | None = None
     match error:
         case ApiError():
-            status, name, detail = error.status, error.error, error.detail
+            status, name, detail, headers = error.status_code, error.error, error.detail, error.headers
         case ImageError():
             status, name, detail = error.status, error.error_type, error.message
         case RequestValidationError():
@@ -272,7 +311,7 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
             name, detail, headers = error_name(status), str(error.detail), error.headers
         case _:
             raise error
-    return JSONResponse(error_body(status, name, detail, _request_id(request)), status, headers)
+    return error_answer(request.scope, status, name, detail, headers)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -293,10 +332,16 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the Host that the client claims
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
     app.include_router(predictions)
+    app.include_router(feedback)
     app.include_router(facts)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> RedirectResponse:
+        return RedirectResponse("/docs")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

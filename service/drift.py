@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service import decision, metrics
-from service.log import PredictionLog
+from service.prediction_log import PredictionLog
 from service.schemas import DriftColumn, DriftReference, PredictionRatio
 
 Floats = npt.NDArray[np.floating[Any]]

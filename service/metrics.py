@@ -21,6 +21,7 @@ _PATHS = frozenset(
         "/",
         "/docs",
         "/drift",
+        "/feedback",
         "/health",
         "/healthz",
         "/livez",
@@ -34,11 +35,16 @@ _PATHS = frozenset(
     }
 )
 
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
 PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence"])
 LATENCY = Histogram(
     "aidetect_prediction_latency_seconds",
-    "Decoding and scoring of one request's photos",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    "Decoding and scoring of one photo, without its wait",
+    buckets=_SECONDS,
+)
+BATCH_LATENCY = Histogram(
+    "aidetect_batch_latency_seconds", "Decoding and scoring of one batch, without its wait", buckets=_SECONDS
 )
 PROBABILITY = Histogram(
     "aidetect_prediction_probability", "P(AI-generated) answered", buckets=[i / 10 for i in range(1, 11)]
@@ -50,6 +56,12 @@ IMAGE_SIZE = Histogram("aidetect_image_size_bytes", "Size of the photo files", b
 ACTIVE = Gauge("aidetect_active_requests", "Requests being answered", multiprocess_mode="livesum")
 REQUESTS = Counter("aidetect_http_requests", "Requests answered", ["method", "endpoint", "status"])
 DURATION = Histogram("aidetect_http_request_duration_seconds", "Time to answer a request", ["method", "endpoint"])
+RATE_LIMITED = Counter("aidetect_rate_limit_exceeded", "Requests refused as too many of one client", ["endpoint"])
+RATE_LIMIT_ERRORS = Counter("aidetect_rate_limit_errors", "Failures of the rate limits' storage")
+AUTH_FAILURES = Counter("aidetect_auth_failures", "Requests refused for their API key", ["reason"])
+KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API key, by its name", ["key"])
+SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
+FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
 MODEL = Gauge("aidetect_model_info", "1 for the model in service", ["version", "sha256"], multiprocess_mode="livemax")
 LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", multiprocess_mode="livemin")
 LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
@@ -61,9 +73,10 @@ DRIFT = Gauge("aidetect_drift_detected", "1 while drift is detected", multiproce
 
 @dataclass
 class Observed:
-    """What is known of a request when it ends."""
+    """What is known of a request when it ends: its status, and the seconds it took."""
 
     status: int = 500
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -77,9 +90,10 @@ def request(method: str, path: str) -> Iterator[Observed]:
     try:
         yield observed
     finally:
+        observed.seconds = time.perf_counter() - started
         ACTIVE.dec()
         REQUESTS.labels(verb, endpoint, str(observed.status)).inc()
-        DURATION.labels(verb, endpoint).observe(time.perf_counter() - started)
+        DURATION.labels(verb, endpoint).observe(observed.seconds)
 
 
 def exposition() -> bytes:

@@ -1,23 +1,39 @@
-"""What holds for every route, BentoML's own included: request id, error shape, body limits, HTTP metrics."""
+"""What holds for every route, BentoML's own included.
 
-import json
+Outermost first: request id, headers, error shape, metrics and log line (`Contract`), then CORS, `_Refusals`, API
+keys, rate limits, and the rules for bodies.
+"""
+
+import asyncio
 import logging
 import secrets
 import time
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
-from service.errors import error_body, error_name, is_sane_id
+from service.auth import Auth
+from service.errors import ApiError, error_answer, error_name, is_sane_id
+from service.lifecycle import end_with_parent, on_terminate
+from service.rate_limits import RateLimits
+from service.request_log import log_request
 from service.settings import Settings
+from service.uploads import Upload, Uploads
 
-logger = logging.getLogger("bentoml.aidetect")
+logger = logging.getLogger(__name__)
 
-_FORM_OVERHEAD = 64 * 1024  # boundaries, part headers, small text fields
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_GONE = 499  # in metrics and log, as nginx has it: the client left before its body was here
+_HEADERS = {  # on every answer that does not bring its own; OWASP's REST security cheat sheet
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
 def new_request_id() -> str:
@@ -29,78 +45,135 @@ def new_request_id() -> str:
 class Contract:
     """Pure ASGI middleware around everything that answers HTTP.
 
-    Routes find the request's id in `request.state.request_id`.
+    Routes find the request's id in `request.state.request_id`, and put what its log line should say beside
+    into the dict `request.state.log`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        app = _Bodies(app)
+        if settings.rate_limited():
+            app = RateLimits(app, settings)
+        app = _Refusals(Auth(app, settings))
+        if settings.cors_origins:  # around refusals, so that a page can read them; and preflights bring no key
+            app = CORSMiddleware(
+                app,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+                expose_headers=["Retry-After", "X-Request-ID"],
+            )
         self.app = app
-        self.settings = settings
+        self.uploads = Uploads(settings)
+        self._watch: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "lifespan":
+            on_terminate(self.uploads.drain)
+            self._watch = asyncio.create_task(end_with_parent())
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        claimed = headers.get("x-request-id", "")
-        request_id = claimed if is_sane_id(claimed) else new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, scope, request_id)
+        claimed = Headers(scope=scope).get("x-request-id", "")
+        upload = Upload(self.uploads, scope, receive)
+        state = scope.setdefault("state", {})
+        state |= {
+            "request_id": claimed if is_sane_id(claimed) else new_request_id(),
+            "log": {},
+            "upload": upload,
+        }
+        answer = _Answer(send, scope, upload)
         with metrics.request(scope["method"], scope["path"]) as observed:
-            limit = self._body_limit(scope["path"])
             try:
-                if headers.get("content-encoding", "identity").lower() != "identity":
-                    await answer.error(415, "send the body without Content-Encoding")
-                elif int(headers.get("content-length", "0")) > limit:
-                    await answer.error(413, _too_large(limit))
-                else:
-                    await self.app(scope, _limited(receive, limit), answer.send)
-            except Exception:
-                logger.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
-                if not answer.started:
-                    await answer.error(500, "the service failed; its log knows this request's id")
-            observed.status = answer.status
+                await self.app(scope, receive, answer.send)
+            finally:
+                upload.close()
+                observed.status = _GONE if answer.unheard else answer.status
+        log_request(
+            request_id=state["request_id"],
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=observed.status,
+            duration_ms=round(observed.seconds * 1000, 2),
+            bytes=upload.received,
+            client=scope["client"][0] if scope.get("client") else None,
+            key=state.get("api_key"),
+            **state["log"],
+        )
 
-    def _body_limit(self, path: str) -> int:
-        batch = path.rstrip("/") == "/predict/batch"
-        return (self.settings.max_batch_bytes if batch else self.settings.max_file_bytes) + _FORM_OVERHEAD
+
+class _Bodies:
+    """Lets no body through but by the rules of `Upload`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            upload: Upload = scope["state"]["upload"]
+            upload.check()
+            receive = upload.receive
+        await self.app(scope, receive, send)
+
+
+class _Refusals:
+    """Answers with an error where one is raised further in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, watched)
+        except ApiError as error:
+            answer = error_answer(scope, error.status_code, error.error, error.detail, error.headers)
+        except Exception:
+            logger.exception("request %s: %s %s failed", scope["state"]["request_id"], scope["method"], scope["path"])
+            answer = error_answer(scope, 500, error_name(500), "the service failed; its log knows this request's id")
+        else:
+            return
+        if not started:
+            await answer(scope, receive, send)
 
 
 class _Answer:
-    """Passes an answer on with its request id; gives an error that is not JSON the shape of all errors."""
+    """Passes an answer on with its headers; gives an error that is not JSON the shape of all errors."""
 
-    def __init__(self, send: Send, scope: Scope, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Scope, upload: Upload) -> None:
         self._send = send
         self._scope = scope
-        self._request_id = request_id
-        self._replaced: Message | None = None
+        self._upload = upload
+        self._replaced: MutableHeaders | None = None
         self._text = b""
-        self.started = False
         self.status = 500
+        self.unheard = False  # the client had left before
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
             self.status = message["status"]
             headers = MutableHeaders(raw=list(message.get("headers", [])))
-            headers["X-Request-ID"] = self._request_id
-            message = {**message, "headers": headers.raw}
             if self.status >= 400 and not headers.get("content-type", "").startswith("application/json"):
-                self._replaced = message
-                return
-        elif self._replaced is not None:
+                self._replaced = headers
+            else:
+                await self._start(headers)
+        elif self._replaced is None:
+            await self._body(message)
+        else:
             self._text += message.get("body", b"")[:1000]
-            if message.get("more_body", False):
-                return
-            await self._finish(self._replaced)
-            return
-        await self._send(message)
+            if not message.get("more_body", False):
+                await self._replace(self._replaced)
 
-    async def error(self, status: int, detail: str) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": []})
-        await self.send({"type": "http.response.body", "body": detail.encode()})
-
-    async def _finish(self, start: Message) -> None:
+    async def _replace(self, headers: MutableHeaders) -> None:
         detail = self._text.decode("utf-8", "replace").strip()
         if self.status == 404:
             detail = f"there is nothing at {self._scope['path'][:200]}; /docs lists the routes"
@@ -108,28 +181,24 @@ class _Answer:
             detail = f"{self._scope['method']} is not allowed here; /docs lists the routes"
         elif not detail:
             detail = HTTPStatus(self.status).phrase
-        body = json.dumps(error_body(self.status, error_name(self.status), detail, self._request_id)).encode()
-        headers = MutableHeaders(raw=start["headers"])
-        headers["Content-Type"] = "application/json"
-        headers["Content-Length"] = str(len(body))
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body})
+        answer = error_answer(self._scope, self.status, error_name(self.status), detail)
+        headers.update(answer.headers)
+        await self._start(headers)
+        await self._body({"type": "http.response.body", "body": answer.body})
 
+    async def _start(self, headers: MutableHeaders) -> None:
+        headers["X-Request-ID"] = self._scope["state"]["request_id"]
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        self.unheard = self._upload.gone
+        if not self._upload.complete:
+            headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+        await self._send({"type": "http.response.start", "status": self.status, "headers": headers.raw})
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Let at most `limit` bytes of body through, for a body that does not say its length."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, _too_large(limit))
-        return message
-
-    return limited
-
-
-def _too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes"
+    async def _body(self, message: Message) -> None:
+        if self._upload.complete or message.get("more_body", False):
+            await self._send(message)
+            return
+        await self._send({**message, "more_body": True})
+        await self._upload.discard()
+        await self._send({"type": "http.response.body", "body": b""})

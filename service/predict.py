@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from service import decision, images, log, metrics
+from service import decision, images, metrics
 from service.detector import Detector, Scores
 from service.images import ImageError
+from service.prediction_log import EMBEDDING_COMPONENTS, PredictionLog, now
 from service.provenance import ai_markers
 from service.schemas import Domain, Provenance, Verdict
 from service.settings import Settings
@@ -46,7 +47,7 @@ def prepare(data: bytes, detector: Detector, settings: Settings) -> Photo:
 
 
 def score(
-    photos: Sequence[Photo], request_ids: Sequence[str], detector: Detector, predictions: log.PredictionLog
+    photos: Sequence[Photo], request_ids: Sequence[str], detector: Detector, predictions: PredictionLog
 ) -> tuple[list[Verdict], Scores]:
     """Score photos in one forward pass, and queue a log row for each.
 
@@ -63,7 +64,7 @@ def score(
     scores = detector.score(pixels)
     statistics = images.statistics(pixels)
     verdicts = [_verdict(photo, scores, row, detector) for row, photo in enumerate(photos)]
-    time = log.now()
+    time = now()
     predictions.add(
         [
             {
@@ -77,7 +78,7 @@ def score(
                 "in_domain": verdict.in_domain,
                 "distance": float(scores.distance[row]),
                 **{name: float(values[row]) for name, values in statistics.items()},
-                "embedding": scores.embedding[row, : log.EMBEDDING_COMPONENTS].tolist(),
+                "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
                 "width": photo.image.width,
                 "height": photo.image.height,
             }

@@ -98,6 +98,27 @@ class BatchResponse(Schema):
     request_id: str
 
 
+class FeedbackRequest(Schema):
+    """What a moderator says of an earlier answer."""
+
+    request_id: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,128}(:[0-9]{1,3})?$",
+        description="of the prediction: `request_id` of its answer, or of its item in a batch",
+        examples=["01M81YWJSJ51VK5SBFRPYH2ZSF"],
+    )
+    label: Prediction = Field(description="what the photo is")
+
+
+class FeedbackResponse(Schema):
+    """What was kept."""
+
+    prediction_id: str = Field(description="the prediction that was spoken of")
+    prediction: Prediction = Field(description="what the service had said")
+    label: Prediction = Field(description="what the moderator says")
+    agrees: bool
+    request_id: str = Field(description="of this request")
+
+
 class HealthResponse(Schema):
     """Readiness and details."""
 

@@ -1,5 +1,6 @@
 """The BentoML service: processes, workers, probes and metrics around the application."""
 
+import os
 from typing import cast
 
 import bentoml
@@ -7,17 +8,24 @@ from starlette.exceptions import HTTPException
 
 from service.app import create_app
 from service.middleware import Contract
+from service.request_log import configure
 from service.settings import load_settings
 from service.worker import NOT_LOADED
 
 settings = load_settings()
+configure()
+# BentoML leaves this to uvicorn's environment variable, and without it uvicorn believes any client on this machine.
+os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)
 app = create_app(settings)
 
 
 @bentoml.service(
     name="ai-product-photo-detector",
     workers=settings.workers,
-    traffic={"timeout": 60},
+    # Never reached, for its 504 is not of the shape of our errors: every wait of ours ends earlier (`uploads.py`
+    # the body's, `admission.py` the queue's). Not larger than needed: BentoML keeps a timer a request for so long.
+    traffic={"timeout": settings.upload_seconds + settings.queue_seconds + 60},
+    logging={"access": {"enabled": False}},  # ours: request_log.py
     # BentoML's own request metrics keep a time series for every path that any client ever asks for, without
     # bound; ours count the same by a fixed set of paths, and `/metrics` is a route of the application.
     metrics={"enabled": False},

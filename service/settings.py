@@ -1,14 +1,69 @@
 """Settings of the service, each an environment variable of the same name in capitals."""
 
+import ipaddress
 import sys
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from limits import parse as parse_limit
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.api_keys import ApiKey, parse_keys
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, or of the Bento's source
 
 MIB = 1024 * 1024
+
+_SECRET = frozenset({"api_keys", "log_url", "rate_limit_url"})  # their values are never printed
+
+
+def _split(value: object) -> object:
+    """Read `a, b` as the list of both."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _keys(entries: list[str]) -> list[str]:
+    parse_keys(entries)
+    return entries
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
+def _rate(value: str) -> str:
+    if value:
+        parse_limit(value)
+    return value
+
+
+def _database(value: str) -> str:
+    try:
+        create_engine(value)  # opens nothing yet
+    except (SQLAlchemyError, ImportError) as error:
+        raise ValueError(
+            f"{' '.join(str(error).split())}; such as sqlite:////var/lib/log.db or postgresql://…"
+        ) from None
+    return value
+
+
+def _rate_storage(value: str) -> str:
+    if value != "memory://" and not value.startswith(("redis://", "rediss://", "redis+unix://")):
+        raise ValueError("'memory://', or 'redis://host:port/db' (rediss:// with TLS, redis+unix:// for a socket)")
+    return value
+
+
+def _origin(value: str) -> str:
+    if value != "*" and (not value.startswith(("http://", "https://")) or value.count("/") != 2):
+        raise ValueError(f"'{value}' is no origin such as https://shop.example")
+    return value
+
+
+List = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Rate = Annotated[str, AfterValidator(_rate)]
 
 
 class Settings(BaseSettings):
@@ -19,21 +74,89 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
 
+    aidetect_env: str = Field(default="development", description="'production' turns the rate limits on")
+    workers: int = Field(default=2, ge=1, description="processes that answer")
+
     model_path: Path = Field(default=ROOT / "models" / "detector.onnx", description="the model file")
-    log_url: str = Field(
-        default=f"sqlite:///{ROOT / 'build' / 'predictions.db'}",
-        description="SQLAlchemy URL of the prediction log",
-    )
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
-    workers: int = Field(default=2, ge=1, description="processes that answer")
+
+    log_url: Annotated[str, AfterValidator(_database)] = Field(
+        default=f"sqlite:///{ROOT / 'build' / 'predictions.db'}",
+        description="SQLAlchemy URL of the prediction log: sqlite:///… or postgresql://…",
+    )
+    log_retention_days: float = Field(
+        default=90, ge=0, description="predictions and feedback older than this are deleted; 0 keeps them"
+    )
+    drift_window: int = Field(default=500, ge=100, description="newest predictions that /drift looks at")
+
+    api_keys: Annotated[List, AfterValidator(_keys)] = Field(
+        default=[], description="comma-separated 'name:key' or 'name:sha256:<hex>'; any key turns authentication on"
+    )
+    api_keys_file: Path | None = Field(default=None, description="file with more keys, one a line, # for comments")
+    require_auth: bool = Field(default=False, description="refuse to start without keys")
+    cors_origins: Annotated[List, AfterValidator(lambda many: [_origin(one) for one in many])] = Field(
+        default=[], description="comma-separated origins whose pages may ask, such as https://shop.example"
+    )
+    trusted_proxies: Annotated[List, AfterValidator(lambda many: [_network(one) for one in many])] = Field(
+        default=[], description="comma-separated addresses or networks whose X-Forwarded-For is believed"
+    )
+    rate_limits: bool | None = Field(default=None, description="on or off whatever AIDETECT_ENV says")
+    rate_limit_url: Annotated[str, AfterValidator(_rate_storage)] = Field(
+        default="memory://", description="where they are counted: memory:// (this machine) or redis://…"
+    )
+    rate_limit_predict: Rate = Field(default="30/minute", description="of /predict, a key or address; '' for none")
+    rate_limit_batch: Rate = Field(default="5/minute", description="of /predict/batch")
+    rate_limit_explain: Rate = Field(default="10/minute", description="of /predict/explain")
+
     threads: int = Field(default=2, ge=1, description="requests whose photos one worker decodes and scores at a time")
+    max_images_in_flight: int = Field(
+        default=128, ge=1, description="photos that one worker has in hand or waiting; beyond it 503"
+    )
+    queue_seconds: float = Field(default=10, gt=0, le=20, description="longest wait of a request's photos; then 503")
+    max_buffered_bytes: int = Field(
+        default=256 * MIB, ge=1, description="bodies that one worker holds in memory; beyond it 503"
+    )
+    upload_seconds: float = Field(default=60, gt=0, description="time for a body to arrive; then 408")
     max_file_bytes: int = Field(default=10 * MIB, ge=1, description="largest photo file, in bytes")
     max_batch_bytes: int = Field(default=50 * MIB, ge=1, description="largest batch, in bytes")
     max_batch_images: int = Field(default=20, ge=1, description="most photos in a batch")
     max_pixels: int = Field(default=25_000_000, ge=1, description="largest width x height of a photo")
     min_side: int = Field(default=16, ge=1, description="smallest shortest side of a photo, in pixels")
-    drift_window: int = Field(default=500, ge=100, description="newest predictions that /drift looks at")
+
+    def rate_limited(self) -> bool:
+        """Tell whether rate limits are on."""
+        return self.aidetect_env == "production" if self.rate_limits is None else self.rate_limits
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """Return the keys of API_KEYS and API_KEYS_FILE; with none, everyone may ask.
+
+        Raises:
+            ValueError: the file cannot be read or is no list of keys.
+        """
+        entries = list(self.api_keys)
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"API_KEYS_FILE={self.api_keys_file} cannot be read: {error}") from None
+            entries += [text for line in lines if (text := line.partition("#")[0].strip())]
+        return parse_keys(entries)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.require_auth and not self.keys():
+            raise ValueError("REQUIRE_AUTH is set, but neither API_KEYS nor API_KEYS_FILE holds a key")
+        if self.api_keys_file is not None and not self.keys():
+            raise ValueError(f"API_KEYS_FILE={self.api_keys_file} holds no key")
+        if self.max_images_in_flight < self.max_batch_images:
+            raise ValueError("MAX_IMAGES_IN_FLIGHT must not be below MAX_BATCH_IMAGES: no full batch would ever fit")
+        if self.max_buffered_bytes < max(self.max_batch_bytes, self.max_file_bytes) + FORM_OVERHEAD:
+            raise ValueError("MAX_BUFFERED_BYTES must hold one batch (MAX_BATCH_BYTES) and 64 KiB")
+        return self
+
+
+FORM_OVERHEAD = 64 * 1024  # bytes of a form beside its files: boundaries, part headers, small text fields
 
 
 def load_settings() -> Settings:
@@ -41,5 +164,10 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = (f"{str(e['loc'][0]).upper()}={e['input']}: {e['msg']}" for e in error.errors())
+        faults = []
+        for fault in error.errors():
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            value = "(not shown)" if name in _SECRET else fault["input"]
+            reason = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{name.upper()}={value}: {reason}" if name else reason)
         sys.exit(f"error: {'; '.join(faults)}")

@@ -5,18 +5,18 @@ import logging
 import time
 from dataclasses import dataclass
 
-import anyio
-
 from service import metrics
+from service.admission import Slots
 from service.card import ModelError
 from service.detector import Detector
 from service.drift import DriftMonitor
 from service.errors import ApiError
-from service.log import PredictionLog
+from service.prediction_log import PredictionLog
 from service.settings import Settings
 
-logger = logging.getLogger("bentoml.aidetect")
+logger = logging.getLogger(__name__)
 
+_SIDE_WORK = 100  # requests for metrics, drift, feedback, … that may wait at a time
 NOT_LOADED = "the model is not loaded; the service's log says why"
 
 
@@ -43,16 +43,18 @@ class Worker:
         settings: as read from the environment.
         model: None where it could not be loaded.
         log: the prediction log.
-        slots: how many requests are decoded and scored at a time.
-        side_slot: one look at drift or metrics at a time, apart from predictions.
+        slots: where photos are decoded and scored.
+        log_slot: where the prediction log is asked.
+        side_slot: for all other work that must not hold up the event loop.
         started: `time.monotonic()` at the start.
     """
 
     settings: Settings
     model: Model | None
     log: PredictionLog
-    slots: anyio.CapacityLimiter
-    side_slot: anyio.CapacityLimiter
+    slots: Slots
+    log_slot: Slots
+    side_slot: Slots
     started: float
 
     def loaded(self) -> Model:
@@ -69,7 +71,7 @@ class Worker:
 def start_worker(settings: Settings) -> Worker:
     """Load the model and open the log; a model that cannot be loaded is logged in one line and left out."""
     metrics.forget_dead_workers()
-    log = PredictionLog(settings.log_url)
+    log = PredictionLog(settings.log_url, settings.log_retention_days)
     try:
         model = _load(settings, log)
     except ModelError as error:
@@ -80,8 +82,9 @@ def start_worker(settings: Settings) -> Worker:
         settings=settings,
         model=model,
         log=log,
-        slots=anyio.CapacityLimiter(settings.threads),
-        side_slot=anyio.CapacityLimiter(1),
+        slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
+        log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
+        side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
         started=time.monotonic(),
     )
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from service.drift import ALPHA, MINIMUM, DriftMonitor, compare
-from service.log import PredictionLog
-from tests.service.test_log import row, wait_for
+from service.prediction_log import PredictionLog
+from tests.service.test_prediction_log import row, wait_for
 
 Table = dict[str, Any]
 

@@ -20,7 +20,7 @@ from service.detector import Detector
 from service.images import decode, resize
 from tests.service.conftest import ROOT, Server
 from tests.service.photos import BAD, GOOD, encode, photo
-from tests.service.test_log import wait_for
+from tests.service.test_prediction_log import wait_for
 
 pytestmark = pytest.mark.serve
 
@@ -378,12 +378,12 @@ def test_the_openapi_page_is_complete_and_needs_no_other_host(client: httpx.Clie
         assert client.get(link).status_code == 200
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        *("/predict", "/predict/batch", "/predict/explain", "/health", "/model", "/drift"),
+        *("/predict", "/predict/batch", "/predict/explain", "/feedback", "/health", "/model", "/drift"),
         *("/metrics", "/healthz", "/livez", "/readyz"),
     }
     for path in ("/predict", "/predict/batch", "/predict/explain"):
         responses = schema["paths"][path]["post"]["responses"]
-        assert set(responses) == {"200", "413", "415", "422", "503"}
+        assert set(responses) == {"200", "401", "408", "413", "415", "422", "429", "503"}
         for status, response in responses.items():
             content = response["content"]["application/json"]["schema"]["$ref"]
             assert content.endswith("/Error") == (status != "200")

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.service.conftest import Server, is_ready, released_model, serving
 from tests.service.photos import GOOD, encode
 from tests.service.test_http import is_error
-from tests.service.test_log import wait_for
+from tests.service.test_prediction_log import wait_for
 
 pytestmark = pytest.mark.serve
 

@@ -1,14 +1,15 @@
-"""The prediction log: one row a prediction, and never an image.
+"""The prediction log: one row a prediction, what moderators said of it, and never an image.
 
-Rows are queued on the request's path and written by a thread of their own, in batches, so that a slow, full
+Predictions are queued on the request's path and written by a thread of their own, in batches, so that a slow, full
 or broken database costs no prediction anything. All workers write to the same database.
 """
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     event,
+    func,
     insert,
     make_url,
     select,
@@ -34,16 +37,19 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service import metrics
 
-logger = logging.getLogger("bentoml.aidetect")
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 EMBEDDING_COMPONENTS = 8
 _QUEUE = 10_000  # rows kept while the database does not answer; beyond it the newest are lost and counted
 _BATCH = 1000
+_SWEEP_SECONDS = 3600.0  # between looks for rows that are too old
+
+_METADATA = MetaData()
 
 PREDICTIONS = Table(
     "predictions",
-    MetaData(),
+    _METADATA,
     Column("id", Integer, primary_key=True),
     Column("request_id", String(200), nullable=False),
     Column("time", DateTime, nullable=False),  # UTC
@@ -61,10 +67,28 @@ PREDICTIONS = Table(
     Column("width", Integer, nullable=False),  # of the photo as it came, upright, in pixels
     Column("height", Integer, nullable=False),
 )
+FEEDBACK = Table(
+    "feedback",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("request_id", String(200), nullable=False),  # of the prediction; its newest row counts
+    Column("time", DateTime, nullable=False),  # UTC
+    Column("label", String(20), nullable=False),
+    Column("api_key", String(40)),  # whose, by name
+)
 _INDEXES = (
     Index("predictions_version_id", PREDICTIONS.c.model_version, PREDICTIONS.c.id),
     Index("predictions_request_id", PREDICTIONS.c.request_id),
+    Index("predictions_time", PREDICTIONS.c.time),
+    Index("feedback_request_id", FEEDBACK.c.request_id),
+    Index("feedback_time", FEEDBACK.c.time),
 )
+_POSTGRESQL = {  # so that a server that hangs is known as such soon: seconds, and milliseconds
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "options": "-c statement_timeout=10000",
+}
+_CREATION = 7142026  # any number that no other program takes for its lock on the same database
 
 
 def now() -> datetime:
@@ -75,13 +99,16 @@ def now() -> datetime:
 class PredictionLog:
     """A queue, the thread that empties it, and the database behind."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, retention_days: float = 0) -> None:
         """Start the thread; the database is opened when the first row is there.
 
         Args:
             url: SQLAlchemy URL, such as `sqlite:////var/lib/aidetect/predictions.db`.
+            retention_days: rows older than this are deleted now and then; 0 keeps them.
         """
         self._url = url
+        self._retention_days = retention_days
+        self._swept = float("-inf")
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue(_QUEUE)
@@ -111,6 +138,29 @@ class PredictionLog:
         )
         with self._open().connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def find(self, request_id: str) -> dict[str, Any] | None:
+        """Return the newest prediction with this id, or None.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        query = (
+            select(PREDICTIONS).where(PREDICTIONS.c.request_id == request_id).order_by(PREDICTIONS.c.id.desc()).limit(1)
+        )
+        with self._open().connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else dict(row)
+
+    def add_feedback(self, request_id: str, label: str, api_key: str | None) -> None:
+        """Keep a moderator's verdict on a prediction; it is written when this returns.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or written.
+        """
+        row = {"request_id": request_id, "time": now(), "label": label, "api_key": api_key}
+        with self._open().begin() as connection:
+            connection.execute(insert(FEEDBACK), row)
 
     def close(self, seconds: float = 5) -> None:
         """Write what is queued and stop the thread, within `seconds`."""
@@ -145,8 +195,23 @@ class PredictionLog:
                     failing = False
                 metrics.LOG_WRITTEN.inc(len(pending))
                 pending = []
+            if self._engine is not None:
+                self._sweep()
             if closing and self._queue.empty():
                 return
+
+    def _sweep(self) -> None:
+        """Delete rows that are too old, once an hour; every worker does, and the second finds nothing."""
+        if not self._retention_days or time.monotonic() - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept = time.monotonic()
+        oldest = now() - timedelta(days=self._retention_days)
+        try:
+            with self._open().begin() as connection:
+                for table in (PREDICTIONS, FEEDBACK):
+                    connection.execute(delete(table).where(table.c.time < oldest))
+        except Exception as error:  # the next hour tries again
+            logger.warning("old predictions cannot be deleted: %s", " ".join(str(error).split())[:300])
 
     def _open(self) -> Engine:
         with self._opening:
@@ -154,11 +219,19 @@ class PredictionLog:
                 url = make_url(self._url)
                 if url.get_backend_name() == "sqlite" and url.database:
                     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-                engine = create_engine(url)
+                server = url.get_backend_name() == "postgresql"
+                engine = create_engine(
+                    url,
+                    pool_pre_ping=True,  # a restarted database server costs no row
+                    connect_args=_POSTGRESQL if server else {},
+                )
                 if url.get_backend_name() == "sqlite":
                     event.listen(engine, "connect", _prepare_sqlite)
                 with engine.begin() as connection:
-                    connection.execute(CreateTable(PREDICTIONS, if_not_exists=True))
+                    if server:  # IF NOT EXISTS fails where two do it at once
+                        connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
+                    for table in _METADATA.sorted_tables:
+                        connection.execute(CreateTable(table, if_not_exists=True))
                     for index in _INDEXES:
                         connection.execute(CreateIndex(index, if_not_exists=True))
                 self._engine = engine

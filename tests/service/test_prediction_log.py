@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.log import PredictionLog
+from service.prediction_log import PredictionLog
 
 
 def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, Any]:
