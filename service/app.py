@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FEEDBACK_SECONDS = 2.0  # a prediction may be answered that much earlier than it is in the log
+_FEEDBACK_SECONDS = 1.0  # a prediction may be answered that much earlier than it is in the log
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 _REFUSALS: tuple[type[Exception], ...] = (ApiError, ImageError, HTTPException, RequestValidationError)
 
@@ -142,7 +142,7 @@ async def post_feedback(
 
     deadline = time.monotonic() + _FEEDBACK_SECONDS
     while (prediction := await _look(worker, keep)) is None and time.monotonic() < deadline:
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.3)
     if prediction is None:
         detail = f"no prediction {verdict.request_id} is known; the items of a batch have ids of their own"
         raise ApiError(404, "unknown_prediction", detail)

@@ -21,7 +21,7 @@ class Auth:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self._keys = settings.keys()
+        self._keys = settings.accepted_keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _GONE = 499  # in metrics and log, as nginx has it: the client left before its body was here
-_HEADERS = {  # on every answer that does not bring its own; OWASP's REST security cheat sheet
+HEADERS = {  # on every answer that does not bring its own; OWASP's REST security cheat sheet
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -42,6 +42,10 @@ def new_request_id() -> str:
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
+def _nothing_at(path: str) -> str:
+    return f"there is nothing at {path[:200]}; /docs lists the routes"
+
+
 class Contract:
     """Pure ASGI middleware around everything that answers HTTP.
 
@@ -50,7 +54,7 @@ class Contract:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        app = _Bodies(app)
+        app = _Entrance(app)
         if settings.rate_limited():
             app = RateLimits(app, settings)
         app = _Refusals(Auth(app, settings))
@@ -102,7 +106,7 @@ class Contract:
         )
 
 
-class _Bodies:
+class _Entrance:
     """Lets no body through but by the rules of `Upload`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -110,6 +114,8 @@ class _Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"] != "/" and scope["path"].endswith("/"):  # BentoML would redirect to a Host of the client's
+                raise ApiError(404, "not_found", _nothing_at(scope["path"]))
             upload: Upload = scope["state"]["upload"]
             upload.check()
             receive = upload.receive
@@ -176,7 +182,7 @@ class _Answer:
     async def _replace(self, headers: MutableHeaders) -> None:
         detail = self._text.decode("utf-8", "replace").strip()
         if self.status == 404:
-            detail = f"there is nothing at {self._scope['path'][:200]}; /docs lists the routes"
+            detail = _nothing_at(self._scope["path"])
         elif self.status == 405:
             detail = f"{self._scope['method']} is not allowed here; /docs lists the routes"
         elif not detail:
@@ -188,7 +194,7 @@ class _Answer:
 
     async def _start(self, headers: MutableHeaders) -> None:
         headers["X-Request-ID"] = self._scope["state"]["request_id"]
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             headers.setdefault(name, value)
         self.unheard = self._upload.gone
         if not self._upload.complete:

@@ -7,6 +7,7 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from service.app import create_app
+from service.malformed import shape_malformed
 from service.middleware import Contract
 from service.request_log import configure
 from service.settings import load_settings
@@ -14,6 +15,7 @@ from service.worker import NOT_LOADED
 
 settings = load_settings()
 configure()
+shape_malformed()
 # BentoML leaves this to uvicorn's environment variable, and without it uvicorn believes any client on this machine.
 os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)
 app = create_app(settings)

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         """Tell whether rate limits are on."""
         return self.aidetect_env == "production" if self.rate_limits is None else self.rate_limits
 
-    def keys(self) -> tuple[ApiKey, ...]:
+    def accepted_keys(self) -> tuple[ApiKey, ...]:
         """Return the keys of API_KEYS and API_KEYS_FILE; with none, everyone may ask.
 
         Raises:
@@ -145,9 +145,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.require_auth and not self.keys():
+        if self.require_auth and not self.accepted_keys():
             raise ValueError("REQUIRE_AUTH is set, but neither API_KEYS nor API_KEYS_FILE holds a key")
-        if self.api_keys_file is not None and not self.keys():
+        if self.api_keys_file is not None and not self.accepted_keys():
             raise ValueError(f"API_KEYS_FILE={self.api_keys_file} holds no key")
         if self.max_images_in_flight < self.max_batch_images:
             raise ValueError("MAX_IMAGES_IN_FLIGHT must not be below MAX_BATCH_IMAGES: no full batch would ever fit")

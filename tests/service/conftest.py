@@ -1,5 +1,6 @@
 """The real service in processes of its own, on the released model."""
 
+import json
 import os
 import signal
 import socket
@@ -10,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.service import tiny_model
@@ -36,9 +39,46 @@ class Server:
     output: Path
     pid: int
 
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        children = psutil.Process(self.pid).children()
+        return sorted(child.pid for child in children if any("worker" in word for word in child.cmdline()))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the lines that it printed about requests."""
+        lines = (json.loads(line) for line in self.printed().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == "request"]
+
+    def request(self, answer: httpx.Response) -> dict[str, Any]:
+        """Return the one line about a request; it may be printed a moment after the answer."""
+        deadline = time.monotonic() + 10
+        while True:
+            lines = [line for line in self.requests() if line["request_id"] == answer.headers["X-Request-ID"]]
+            if lines:
+                assert len(lines) == 1, lines
+                return lines[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def connect(self) -> socket.socket:
+        """Open a connection, for what no client library would send."""
+        url = httpx.URL(self.url)
+        return socket.create_connection((url.host, url.port), timeout=60)
+
     def printed(self) -> str:
         """Return what it printed so far."""
         return self.output.read_text(encoding="utf-8")
+
+
+def read_answer(connection: socket.socket) -> httpx.Response:
+    """Read an answer until the service closes the connection."""
+    data = b""
+    while part := connection.recv(65536):
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [(line.partition(": ")[0], line.partition(": ")[2]) for line in lines]
+    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
 def released_model() -> Path:

@@ -3,11 +3,9 @@
 import base64
 import io
 import re
-import socket
 import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -18,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.detector import Detector
 from service.images import decode, resize
-from tests.service.conftest import ROOT, Server
+from tests.service.conftest import ROOT, Server, read_answer
 from tests.service.photos import BAD, GOOD, encode, photo
 from tests.service.test_prediction_log import wait_for
 
@@ -42,10 +40,13 @@ def is_error(answer: httpx.Response, status: int, error: str | None = None) -> b
 
 
 @pytest.fixture
-def then_good(client: httpx.Client) -> Iterator[None]:
-    """Send a good request after the test's bad one."""
+def then_good(client: httpx.Client, server: Server) -> Iterator[None]:
+    """After the test's bad request, both workers still live and a good one succeeds."""
+    before = server.workers()
     yield
     assert client.post(PREDICT, files={"file": GOOD["jpeg"]}).status_code == 200
+    assert server.workers() == before
+    assert len(before) == 2
 
 
 def raw_form(name: bytes, content: bytes, field: bytes = b"file") -> dict[str, Any]:
@@ -85,6 +86,15 @@ def test_every_bad_photo_is_refused_by_name(client: httpx.Client, route: str, na
     data, status, error = BAD[name]
     answer = client.post(route, files={"file": ("photo.jpg", data, "image/jpeg")})
     assert is_error(answer, status, error)
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.usefixtures("then_good")
+def test_every_bad_photo_fails_alone_in_a_batch(client: httpx.Client, name: str) -> None:
+    data, _, error = BAD[name]
+    answer = client.post("/predict/batch", files=[("files", GOOD["png"]), ("files", data), ("files", GOOD["webp"])])
+    assert answer.status_code == 200
+    assert [item["error_type"] for item in answer.json()["results"]] == [None, error, None]
 
 
 def _chunks(size: int) -> Iterator[bytes]:
@@ -145,10 +155,34 @@ def test_every_bad_body_is_refused_by_name(client: httpx.Client, route: str, nam
     assert is_error(client.post(route, **make()), status, error)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"NONSENSE /predict HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: five\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"\x00" * 100,
+    ],
+    ids=["method", "header", "negative", "no_number", "two_lengths", "two_ways", "chunk", "space", "tls", "zeros"],
+)
+@pytest.mark.usefixtures("then_good")
+def test_what_is_no_http_gets_the_error_shape_too(server: Server, sent: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(sent)
+        answer = read_answer(connection)
+    assert is_error(answer, 400, "bad_request")
+    assert server.request(answer)["error"] == "bad_request"
+
+
 @pytest.mark.usefixtures("then_good")
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+    with server.connect() as connection:
         connection.sendall(
             b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
             b"Content-Length: 99999999\r\n\r\n"
@@ -158,9 +192,8 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: Server) -> N
 
 @pytest.mark.usefixtures("then_good")
 def test_a_client_that_leaves_in_the_middle_does_no_harm(server: Server) -> None:
-    address = urlsplit(server.url)
     for _ in range(4):
-        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        with server.connect() as connection:
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
                 b"Content-Length: 5000\r\n\r\n--edge\r\n"
@@ -281,6 +314,15 @@ def test_another_request_id_is_replaced(client: httpx.Client, insane: bytes) -> 
         ("POST", "/healthz", 405),
         ("DELETE", "/metrics", 405),
         ("POST", "/", 405),
+        ("HEAD", "/nothing", 404),
+        ("GET", "/feedback", 405),
+        ("GET", "/predict/", 404),
+        ("GET", "/../../etc/passwd", 404),
+        ("GET", "/static_content/../../service.py", 404),
+        ("GET", "/static_content/%2e%2e/%2e%2e/service.py", 404),
+        ("TRACE", "/predict", 405),
+        ("PROPFIND", "/predict", 405),
+        ("POST", "/predict/", 404),
     ],
 )
 @pytest.mark.usefixtures("then_good")
@@ -288,8 +330,21 @@ def test_unknown_paths_and_methods_have_the_error_shape(
     client: httpx.Client, method: str, path: str, status: int
 ) -> None:
     answer = client.request(method, path)
-    assert is_error(answer, status, "not_found" if status == 404 else "method_not_allowed")
+    assert method == "HEAD" or is_error(answer, status, "not_found" if status == 404 else "method_not_allowed")
+    assert answer.status_code == status
     assert status == 404 or answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/model", "/livez", "/nothing", "/static_content/swagger-ui.css"])
+def test_every_answer_says_what_browsers_and_caches_may_do(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"].partition("script-src")[2].partition(";")[0]
+    assert "Server" not in headers
 
 
 def test_the_probes_of_bentoml_stay(client: httpx.Client) -> None:

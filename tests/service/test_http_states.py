@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,10 +81,7 @@ def test_drift_from_an_empty_log_to_an_alarm(fresh: Server) -> None:
 
 
 def test_a_killed_worker_comes_back_and_leaves_no_ghost(fresh: Server) -> None:
-    children = subprocess.run(
-        ["ps", "--ppid", str(fresh.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
-    )
-    workers = [int(line.split()[0]) for line in children.stdout.splitlines() if "worker.service" in line]
+    workers = fresh.workers()
     assert len(workers) == 2
     before = httpx.get(f"{fresh.url}/health", timeout=60).json()["predictions_total"]
     os.kill(workers[0], signal.SIGKILL)

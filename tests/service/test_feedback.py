@@ -1,0 +1,98 @@
+"""Moderators' verdicts over real HTTP."""
+
+import sqlite3
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.conftest import Server
+from tests.service.photos import GOOD
+from tests.service.test_http import is_error, then_good  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.serve, pytest.mark.usefixtures("then_good")]
+
+
+def say(client: httpx.Client, request_id: str, label: str) -> httpx.Response:
+    """Say what the photo of an earlier answer is."""
+    return client.post("/feedback", json={"request_id": request_id, "label": label})
+
+
+def kept(server: Server, request_id: str) -> list[tuple[str, str | None]]:
+    """Return the labels kept for a prediction, and by which key."""
+    with sqlite3.connect(server.output.with_name("predictions.db")) as database:
+        query = "select label, api_key from feedback where request_id = ? order by id"
+        return database.execute(query, (request_id,)).fetchall()
+
+
+@pytest.mark.parametrize("label", ["real", "ai_generated"])
+def test_feedback_is_taken_right_after_the_answer_and_kept(client: httpx.Client, server: Server, label: str) -> None:
+    for _ in range(4):  # either worker may answer, before the other has written the prediction
+        told = httpx.post(f"{server.url}/predict", files={"file": GOOD["png"]}, timeout=60).json()
+        answer = httpx.post(
+            f"{server.url}/feedback", json={"request_id": told["request_id"], "label": label}, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {
+            "prediction_id": told["request_id"],
+            "prediction": told["prediction"],
+            "label": label,
+            "agrees": told["prediction"] == label,
+            "request_id": answer.headers["X-Request-ID"],
+        }
+        assert kept(server, told["request_id"]) == [(label, None)]
+
+
+def test_said_again_both_are_kept_in_order(client: httpx.Client, server: Server) -> None:
+    request_id = client.post("/predict", files={"file": GOOD["png"]}).json()["request_id"]
+    assert say(client, request_id, "real").status_code == 200
+    assert say(client, request_id, "ai_generated").status_code == 200
+    assert [label for label, _ in kept(server, request_id)] == ["real", "ai_generated"]
+
+
+def test_an_item_of_a_batch_has_an_id_of_its_own(client: httpx.Client, server: Server) -> None:
+    body = client.post("/predict/batch", files=[("files", GOOD["png"])] * 2).json()
+    item = body["results"][1]["request_id"]
+    assert say(client, item, "real").status_code == 200
+    assert len(kept(server, item)) == 1
+    refused = say(client, body["request_id"], "real")
+    assert is_error(refused, 404, "unknown_prediction")
+    assert "batch" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("unknown", ["01M81YWJSJ51VK5SBFRPYH2ZSF", "x", "x:0", "a" * 128 + ":999"])
+def test_an_unknown_prediction_is_a_404(client: httpx.Client, unknown: str) -> None:
+    assert is_error(say(client, unknown, "real"), 404, "unknown_prediction")
+
+
+BODIES: dict[str, tuple[dict[str, Any], int]] = {
+    "none": ({}, 422),
+    "empty": ({"content": b"", "headers": {"Content-Type": "application/json"}}, 422),
+    "no_json": ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422),
+    "no_text": ({"content": b"\xff\xfe\x00", "headers": {"Content-Type": "application/json"}}, 422),
+    "deep": ({"content": b"[" * 60_000, "headers": {"Content-Type": "application/json"}}, 422),
+    "long_number": (
+        {"content": b'{"label": ' + b"9" * 10_000 + b"}", "headers": {"Content-Type": "application/json"}},
+        422,
+    ),
+    "list": ({"json": []}, 422),
+    "no_label": ({"json": {"request_id": "x"}}, 422),
+    "no_id": ({"json": {"label": "real"}}, 422),
+    "other_label": ({"json": {"request_id": "x", "label": "fake"}}, 422),
+    "number_as_id": ({"json": {"request_id": 1, "label": "real"}}, 422),
+    "empty_id": ({"json": {"request_id": "", "label": "real"}}, 422),
+    "nul_in_id": ({"json": {"request_id": "a\0b", "label": "real"}}, 422),
+    "quote_in_id": ({"json": {"request_id": "' or 1=1 --", "label": "real"}}, 422),
+    "line_end_in_id": ({"json": {"request_id": "x\n", "label": "real"}}, 422),
+    "long_id": ({"json": {"request_id": "x" * 129, "label": "real"}}, 422),
+    "form": ({"data": {"request_id": "x", "label": "real"}}, 415),
+    "pickle": ({"content": b"x", "headers": {"Content-Type": "application/vnd.bentoml+pickle"}}, 415),
+    "gzip": ({"json": {"request_id": "x", "label": "real"}, "headers": {"Content-Encoding": "gzip"}}, 415),
+    "large": ({"json": {"request_id": "x" * 70_000, "label": "real"}}, 413),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_bad_body_is_refused(client: httpx.Client, name: str) -> None:
+    request, status = BODIES[name]
+    assert is_error(client.post("/feedback", **request), status)

@@ -1,0 +1,155 @@
+"""Rate limits: one count for all workers, a client's own, and an address that cannot be made up."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from limits import parse
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from service.rate_limits import WorkersMemory
+from tests.service.conftest import Server, is_ready, serving
+from tests.service.photos import GOOD
+from tests.service.test_http import is_error
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], WorkersMemory]:
+    """Makes storages as the workers of one service have them."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "shared"))
+    return WorkersMemory
+
+
+def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], WorkersMemory]) -> None:
+    async def count() -> None:
+        first, second = (FixedWindowRateLimiter(memory()) for _ in range(2))
+        limit = parse("3/second")
+        while True:  # within one window
+            started = time.time()
+            hits = [await worker.hit(limit, "client") for worker in (first, second, first, second, first)]
+            if time.time() - started < 0.5:
+                break
+            await asyncio.sleep(1.1)
+        assert hits == [True, True, True, False, False]
+        assert await second.hit(limit, "another client")
+        window = await second.get_window_stats(limit, "client")
+        assert window.remaining == 0
+        assert 0 < window.reset_time - time.time() <= 1
+        await asyncio.sleep(1.1)
+        assert await second.hit(limit, "client")
+        await first.clear(limit, "client")
+        assert (await second.get_window_stats(limit, "client")).remaining == 3
+
+    asyncio.run(count())
+
+
+def test_what_is_over_is_swept_away(memory: Callable[[], WorkersMemory]) -> None:
+    async def count() -> None:
+        storage = memory()
+        for number in range(100):
+            await storage.incr(f"client {number}", expiry=-1)
+        await storage.incr("now", expiry=60)
+        storage._swept -= 61
+        assert await storage.incr("now", expiry=60) == 2
+        assert storage._database.execute("select count(*) from counts").fetchone() == (1,)
+        assert await storage.reset() == 1
+
+    asyncio.run(count())
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service in production behind a proxy on this machine, with rates that do not end while the test runs."""
+    rates = {"RATE_LIMIT_PREDICT": "5/hour", "RATE_LIMIT_BATCH": "2/hour", "RATE_LIMIT_EXPLAIN": ""}
+    settings = {"AIDETECT_ENV": "production", "TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8", **rates}
+    with serving(tmp_path_factory.mktemp("limited"), is_ready, **settings) as server:
+        yield server
+
+
+def ask(server: Server, address: str, route: str = "/predict", **files: bytes) -> httpx.Response:
+    """Send one photo over a connection of its own, so that either worker may answer."""
+    return httpx.post(
+        server.url + route, files=files or {"file": GOOD["png"]}, headers={"X-Forwarded-For": address}, timeout=60
+    )
+
+
+@pytest.mark.serve
+def test_the_sixth_request_is_refused_whichever_worker_it_meets(limited: Server) -> None:
+    answers = [ask(limited, "192.0.2.1") for _ in range(12)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 7
+    for answer in answers[5:]:
+        assert is_error(answer, 429, "rate_limit_exceeded")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 3600
+        assert answer.headers["Retry-After"] in answer.json()["detail"]
+    assert ask(limited, "192.0.2.2").status_code == 200  # another client
+    metrics = httpx.get(f"{limited.url}/metrics").text
+    assert 'aidetect_rate_limit_exceeded_total{endpoint="/predict"} 7.0' in metrics
+
+
+@pytest.mark.serve
+def test_each_route_has_its_own_rate_and_none_is_none(limited: Server) -> None:
+    batches = [ask(limited, "192.0.2.3", "/predict/batch", files=GOOD["png"]).status_code for _ in range(4)]
+    assert batches == [200, 200, 429, 429]
+    assert ask(limited, "192.0.2.3").status_code == 200
+    assert {ask(limited, "192.0.2.3", "/predict/explain").status_code for _ in range(12)} == {200}
+    assert {httpx.get(f"{limited.url}/health", timeout=60).status_code for _ in range(12)} == {200}
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize(
+    "forwarded",
+    [
+        "{made_up}, 192.0.2.9",  # what a client writes itself stands left of what the proxy saw
+        "{made_up}, 192.0.2.9, 10.1.2.3",  # and a chain of trusted proxies right of it
+        "{made_up}, 192.0.2.9:1234",
+    ],
+)
+def test_a_client_cannot_make_up_its_address(limited: Server, forwarded: str) -> None:
+    answers = [ask(limited, forwarded.format(made_up=f"198.51.100.{number}")) for number in range(6)]
+    assert answers[-1].status_code == 429
+
+
+@pytest.mark.serve
+def test_one_ipv6_network_is_one_client(limited: Server) -> None:
+    answers = [ask(limited, f"2001:db8:0:1::{number:x}").status_code for number in range(1, 8)]
+    assert answers == [200] * 5 + [429] * 2
+    assert ask(limited, "2001:db8:0:2::1").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with keys and without a proxy that it believes."""
+    settings: dict[str, Any] = {
+        "RATE_LIMITS": "true",
+        "RATE_LIMIT_PREDICT": "3/hour",
+        "API_KEYS": "one:first,two:second",
+    }
+    with serving(tmp_path_factory.mktemp("keyed"), is_ready, **settings) as server:
+        yield server
+
+
+@pytest.mark.serve
+def test_keys_have_a_count_each_wherever_they_ask_from(keyed: Server) -> None:
+    def ask_as(key: str, address: str) -> int:
+        headers = {"X-API-Key": key, "X-Forwarded-For": address}
+        return httpx.post(f"{keyed.url}/predict", files={"file": GOOD["png"]}, headers=headers, timeout=60).status_code
+
+    assert [ask_as("first", f"192.0.2.{number}") for number in range(5)] == [200, 200, 200, 429, 429]
+    assert ask_as("second", "192.0.2.0") == 200
+    assert ask_as("wrong", "192.0.2.0") == 401
+
+
+@pytest.mark.serve
+def test_a_forwarded_address_is_not_believed_from_anyone(server: Server) -> None:
+    """The plain service trusts no proxy, not even one on this machine."""
+    answer = httpx.get(f"{server.url}/livez", headers={"X-Forwarded-For": "192.0.2.77"})
+    assert server.request(answer)["client"] == "127.0.0.1"
+
+
+@pytest.mark.serve
+def test_without_production_nothing_is_limited(server: Server) -> None:
+    assert {ask(server, "192.0.2.1").status_code for _ in range(40)} == {200}
