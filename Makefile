@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check repro format clean
+.PHONY: help serve test check soak repro format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir build/.cache/import-linter
 	$(BIN)/pytest -m "not slow and not pipeline and not serve and not browser"
+
+soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no worker restarted, no memory leak
+	$(BIN)/python bench/soak.py
 
 repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline (dvc repro)
 	$(BIN)/dvc repro

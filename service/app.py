@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartParser
 from service import metrics, schemas
 from service.decision import Prediction
 from service.detector import Detector
-from service.errors import ApiError, error_answer, error_name
+from service.errors import ApiError, detail_of, error_answer, error_name
 from service.explain import overlay
 from service.images import ImageError
 from service.openapi import errors, page, schema
@@ -308,7 +308,7 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
         case HTTPException():
             # Starlette answers 400 to a form it cannot parse; the contract has one code for a wrong body.
             status = 422 if error.status_code == 400 else error.status_code
-            name, detail, headers = error_name(status), str(error.detail), error.headers
+            name, detail, headers = error_name(status), detail_of(request.scope, status, error.detail), error.headers
         case _:
             raise error
     return error_answer(request.scope, status, name, detail, headers)

@@ -44,6 +44,15 @@ def error_name(status: int) -> str:
     return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 
 
+def detail_of(scope: Scope, status: int, said: str) -> str:
+    """Return one sentence for a refusal that a framework made, which says little or nothing."""
+    if status == 404:
+        return f"there is nothing at {scope['path'][:200]}; /docs lists the routes"
+    if status == 405:
+        return f"{scope['method']} is not allowed here; /docs lists the routes"
+    return said.strip() or HTTPStatus(status).phrase
+
+
 def error_answer(
     scope: Scope, status: int, error: str, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 import time
-from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
 from service.auth import Auth
-from service.errors import ApiError, error_answer, error_name, is_sane_id
+from service.errors import ApiError, detail_of, error_answer, error_name, is_sane_id
 from service.lifecycle import end_with_parent, on_terminate
 from service.rate_limits import RateLimits
 from service.request_log import log_request
@@ -40,10 +39,6 @@ def new_request_id() -> str:
     """Return a ULID (github.com/ulid/spec): 48 bits of milliseconds, 80 random bits; sortable."""
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
-
-
-def _nothing_at(path: str) -> str:
-    return f"there is nothing at {path[:200]}; /docs lists the routes"
 
 
 class Contract:
@@ -115,7 +110,7 @@ class _Entrance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"] != "/" and scope["path"].endswith("/"):  # BentoML would redirect to a Host of the client's
-                raise ApiError(404, "not_found", _nothing_at(scope["path"]))
+                raise ApiError(404, "not_found", detail_of(scope, 404, ""))
             upload: Upload = scope["state"]["upload"]
             upload.check()
             receive = upload.receive
@@ -180,13 +175,7 @@ class _Answer:
                 await self._replace(self._replaced)
 
     async def _replace(self, headers: MutableHeaders) -> None:
-        detail = self._text.decode("utf-8", "replace").strip()
-        if self.status == 404:
-            detail = _nothing_at(self._scope["path"])
-        elif self.status == 405:
-            detail = f"{self._scope['method']} is not allowed here; /docs lists the routes"
-        elif not detail:
-            detail = HTTPStatus(self.status).phrase
+        detail = detail_of(self._scope, self.status, self._text.decode("utf-8", "replace"))
         answer = error_answer(self._scope, self.status, error_name(self.status), detail)
         headers.update(answer.headers)
         await self._start(headers)

@@ -1,0 +1,152 @@
+"""docs/API.md is true: its commands give its answers, its tables are complete.
+
+UPDATE_DOCS=1 pytest tests/service/test_api_docs.py writes the true answers and tables into it.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from service import metrics
+from service.settings import ROOT, Settings
+from tests.service.conftest import is_ready, serving
+
+DOCS = ROOT / "docs" / "API.md"
+UPDATE = bool(os.environ.get("UPDATE_DOCS"))
+BLOCK = re.compile(r"```(\w+)\n(.*?)```\n", re.DOTALL)
+CHANGING = {  # differ from run to run
+    *("request_id", "timestamp", "inference_time_ms", "total_inference_time_ms", "uptime_seconds"),
+    *("predictions_total", "window_size", "mean_probability", "std_probability"),
+}
+WIDTH = 118
+
+
+def blocks(text: str) -> Iterator[tuple[str, re.Match[str] | None]]:
+    """Yield each shell command with the block of the answer below it, if there is one."""
+    found = list(BLOCK.finditer(text))
+    for block, following in zip(found, [*found[1:], None], strict=True):
+        if block[1] == "sh":
+            answer = following if following and following[1] == "json" and following.start() == block.end() else None
+            yield block[2].strip(), answer
+
+
+def agree(said: Any, true: Any, name: str = "") -> bool:
+    """Tell whether an answer in the docs is true: `…` stands for anything, and numbers may differ by a thousandth."""
+    if said == "…" or (isinstance(said, str) and said.endswith("…") and str(true).startswith(said[:-1])):
+        return True
+    if isinstance(said, dict) and isinstance(true, dict):
+        same = set(said) == set(true)
+        return same and all(agree(said[key], true[key], key) for key in said)
+    if isinstance(said, list) and isinstance(true, list):
+        return len(said) == len(true) and all(map(agree, said, true))
+    if name in CHANGING and not (name == "request_id" and str(said).startswith("order")):
+        return type(said) is type(true)
+    if isinstance(said, float):
+        return said == pytest.approx(true, abs=1e-3)
+    return bool(said == true)
+
+
+def shorten(true: Any, said: Any = None) -> Any:
+    """Leave out of an answer what the docs left out before, and the ends of long strings."""
+    if said == "…":
+        return said
+    if isinstance(true, dict):
+        return {key: shorten(value, said.get(key) if isinstance(said, dict) else None) for key, value in true.items()}
+    return f"{true[:24]}…" if isinstance(true, str) and len(true) > 200 else true
+
+
+def pretty(value: Any, indent: int = 0) -> str:
+    """Write JSON with as much on a line as fits."""
+    whole = json.dumps(value, ensure_ascii=False)
+    if len(whole) + indent <= WIDTH or not isinstance(value, dict | list):
+        return whole
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {pretty(part, indent + 1)}" for key, part in value.items()]
+    else:
+        parts = [pretty(part, indent + 1) for part in value]
+    lines = [""]
+    for part in parts:
+        if lines[-1] and (len(lines[-1]) + len(part) + indent > WIDTH or "\n" in part):
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{part},"
+    text = ("\n" + " " * (indent + 1)).join(lines).removesuffix(",")
+    return f"{{{text}}}" if isinstance(value, dict) else f"[{text}]"
+
+
+@pytest.mark.serve
+def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
+    shutil.copy(files("sklearn") / "datasets" / "images" / "china.jpg", tmp_path / "photo.jpg")
+    (tmp_path / "broken.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:1000])
+    (tmp_path / "notes.txt").write_text("no photo")
+    text = DOCS.read_text(encoding="utf-8")
+    commands, wrong, mended = 0, [], []
+    with ExitStack() as stack:
+        url = ""
+        for command, block in blocks(text):
+            if command.endswith("make serve"):
+                stack.close()
+                settings = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+                folder = tmp_path / str(commands)
+                folder.mkdir()
+                url = stack.enter_context(serving(folder, is_ready, **settings)).url
+                continue
+            assert block is not None, f"{command}: no answer below it"
+            assert command.startswith("curl -s ")
+            run = subprocess.run(
+                shlex.split(command.replace("localhost:3000", url)), cwd=tmp_path, capture_output=True, check=True
+            )
+            true = json.loads(run.stdout)
+            said = json.loads(block[2]) if block[2].strip() else None
+            commands += 1
+            if not agree(said, true):
+                wrong.append(f"{command}\n  {run.stdout.decode()[:1000]}")
+                mended.append((block.start(2), block.end(2), pretty(shorten(true, said)) + "\n"))
+    if UPDATE:
+        for start, end, shown in reversed(mended):
+            text = text[:start] + shown + text[end:]
+        DOCS.write_text(text, encoding="utf-8")
+    else:
+        assert not wrong, "\n".join(wrong)
+    assert commands >= 15
+
+
+def check_table(name: str, lines: list[str]) -> None:
+    """Compare a table in the docs with what it should be, or write it."""
+    text = DOCS.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    head, _, rest = text.partition(begin)
+    said, _, tail = rest.partition(end)
+    true = "".join(f"{line}\n" for line in lines)
+    if UPDATE:
+        DOCS.write_text(f"{head}{begin}{true}{end}{tail}", encoding="utf-8")
+    else:
+        assert said == true, "UPDATE_DOCS=1 writes it"
+
+
+def test_the_settings_are_all_there() -> None:
+    rows = ["| variable | default | what |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = str(field.default).replace(str(ROOT), "…") if field.default not in (None, [], "") else ""
+        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |")
+    check_table("settings", rows)
+
+
+def test_the_metrics_are_all_there() -> None:
+    rows = ["| metric | type | labels | what |", "|---|---|---|---|"]
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            total = "_total" if metric._type == "counter" else ""
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            rows.append(f"| `{metric._name}{total}` | {metric._type} | {labels} | {metric._documentation} |")
+    check_table("metrics", rows)
