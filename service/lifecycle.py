@@ -7,17 +7,28 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+_DRAIN_SECONDS = 25.0  # BentoML kills after 30
+
 
 def on_terminate(call: Callable[[], None]) -> None:
-    """Have `call` called on the running event loop when the process is told to end, beside what happens then anyway."""
+    """Have `call` called on the running event loop when the process is told to end, beside what happens then anyway.
+
+    uvicorn then waits for every connection, also for one whose client reads nothing; `_DRAIN_SECONDS` later it waits
+    no more.
+    """
     if threading.current_thread() is not threading.main_thread():
         return  # Python takes signals in the main thread only; a test's server may run in another
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        call()
+        loop.call_later(_DRAIN_SECONDS, os.kill, os.getpid(), signal.SIGINT)  # uvicorn's sign to hurry
+
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
 
         def handle(number: int, frame: FrameType | None, before: object = before) -> None:
-            loop.call_soon_threadsafe(call)
+            loop.call_soon_threadsafe(end)
             if callable(before):
                 before(number, frame)
 

@@ -186,6 +186,7 @@ class _Answer:
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
         self.unheard = self._upload.gone
+        self._upload.close()  # now: a client that reads slowly must not keep others from sending
         if not self._upload.complete:
             headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers.raw})

@@ -124,8 +124,9 @@ class Upload:
             pass  # its time is over
 
     def close(self) -> None:
-        """Forget the bytes, at the end of the request."""
+        """Forget the bytes, once they are answered."""
         self._uploads.take(-self._kept)
+        self._kept = 0
 
     async def _next(self) -> Message:
         if self.complete:  # who asks now waits for the client to leave, however long that takes

@@ -175,6 +175,19 @@ def test_told_to_end_it_answers_what_it_has_and_goes(tmp_path: Path) -> None:
         assert database.execute("select count(*) from predictions").fetchone() == (9,)
 
 
+def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with serving(tmp_path, is_ready) as server, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        url = httpx.URL(server.url)
+        deaf.connect((url.host, url.port))
+        deaf.sendall(b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)  # 20 MB
+        wait_for(lambda: predict(server).status_code == 200)
+        workers = [psutil.Process(pid) for pid in server.workers()]
+        os.kill(server.pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive
+
+
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with serving(tmp_path, is_ready) as server:
         workers = [psutil.Process(pid) for pid in server.workers()]
