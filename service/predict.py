@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from service import decision, images, metrics
+from service import decision, images, metrics, schemas
 from service.detector import Detector, Scores
 from service.images import ImageError
 from service.prediction_log import EMBEDDING_COMPONENTS, PredictionLog, now
 from service.provenance import ai_markers
-from service.schemas import Domain, Provenance, Verdict
 from service.settings import Settings
+from service.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def prepare(data: bytes, detector: Detector, settings: Settings) -> Photo:
 
 def score(
     photos: Sequence[Photo], request_ids: Sequence[str], detector: Detector, predictions: PredictionLog
-) -> tuple[list[Verdict], Scores]:
+) -> tuple[list[schemas.Verdict], Scores]:
     """Score photos in one forward pass, and queue a log row for each.
 
     Args:
@@ -88,6 +88,63 @@ def score(
     return verdicts, scores
 
 
+def predict_one(
+    data: bytes, request_id: str, detector: Detector, worker: Worker
+) -> tuple[schemas.PredictResponse, Photo, images.Float32]:
+    """Answer for one file.
+
+    Returns:
+        The answer, the photo, and its heat map: float32 [h, w], in logits.
+
+    Raises:
+        ImageError: whatever is wrong with the file.
+    """
+    with metrics.LATENCY.time():
+        photo = prepare(data, detector, worker.settings)
+        verdicts, scores = score([photo], [request_id], detector, worker.log)
+    answer = schemas.PredictResponse(
+        **verdicts[0].model_dump(),
+        inference_time_ms=round(scores.inference_ms, 3),
+        model_version=detector.version,
+        request_id=request_id,
+    )
+    return answer, photo, scores.heatmap[0] + detector.card["head_bias"]
+
+
+def predict_many(
+    batch: Sequence[tuple[str, bytes]], request_id: str, detector: Detector, worker: Worker
+) -> schemas.BatchResponse:
+    """Answer for several files, each a name and its bytes; a bad one is an error on its own item."""
+    metrics.BATCH_SIZE.observe(len(batch))
+    items: list[schemas.BatchItem] = []
+    good: list[tuple[schemas.BatchItem, Photo]] = []
+    elapsed = 0.0
+    with metrics.BATCH_LATENCY.time():
+        for place, (name, data) in enumerate(batch):
+            item = schemas.BatchItem(filename=name, request_id=f"{request_id}:{place}")
+            items.append(item)
+            try:
+                good.append((item, prepare(data, detector, worker.settings)))
+            except ImageError as error:
+                item.error, item.error_type = error.message, error.error_type
+        if good:
+            identifiers = [item.request_id for item, _ in good]
+            verdicts, scores = score([photo for _, photo in good], identifiers, detector, worker.log)
+            elapsed = scores.inference_ms
+            for (item, _), verdict in zip(good, verdicts, strict=True):
+                for field in schemas.Verdict.model_fields:
+                    setattr(item, field, getattr(verdict, field))
+    return schemas.BatchResponse(
+        results=items,
+        total=len(items),
+        successful=len(good),
+        failed=len(items) - len(good),
+        total_inference_time_ms=round(elapsed, 3),
+        model_version=detector.version,
+        request_id=request_id,
+    )
+
+
 def _decode(data: bytes, settings: Settings) -> Image.Image:
     if len(data) > settings.max_file_bytes:
         raise ImageError("file_too_large", 413, f"the file is larger than {settings.max_file_bytes} bytes")
@@ -98,14 +155,14 @@ def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> Verd
     # Rounded first, so that everything else in the answer agrees with the number that the client reads.
     probability = round(detector.reported(float(scores.probability[row])), 6)
     inside = decision.domain(detector.card, float(scores.distance[row]), photo.image.width, photo.image.height)
-    verdict = Verdict(
+    verdict = schemas.Verdict(
         prediction=decision.predict(probability),
         probability=probability,
         confidence=decision.confidence(probability),
         decision=decision.decide(probability, inside.inside, detector.thresholds),
         in_domain=inside.inside,
-        domain=Domain(embedding=inside.embedding, geometry=inside.geometry),
-        provenance=Provenance(c2pa=None, ai_markers=photo.ai_markers),
+        domain=schemas.Domain(embedding=inside.embedding, geometry=inside.geometry),
+        provenance=schemas.Provenance(c2pa=None, ai_markers=photo.ai_markers),
     )
     metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
     metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()

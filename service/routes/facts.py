@@ -1,0 +1,96 @@
+"""For operators: health, the model's card, drift, metrics."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import metrics, schemas
+from service.openapi import errors
+from service.routes.common import RequestId, WorkerOf, ask_log
+
+router = APIRouter(responses=errors(503), tags=["facts"])
+
+
+@router.get("/health")
+async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthResponse:
+    """Readiness and details; answers 200 either way."""
+
+    def work() -> schemas.HealthResponse:
+        try:
+            drifted = worker.model is not None and worker.model.drift.detected()
+        except (SQLAlchemyError, OSError):
+            drifted = False  # the log is unreadable: /drift says so
+        return schemas.HealthResponse(
+            status="healthy" if worker.model else "unhealthy",
+            model_loaded=worker.model is not None,
+            model_version=worker.model.detector.version if worker.model else "unknown",
+            uptime_seconds=round(time.monotonic() - worker.started, 3),
+            active_requests=round(metrics.total("aidetect_active_requests")),
+            drift_detected=drifted,
+            predictions_total=round(metrics.total("aidetect_predictions_total", status="success")),
+            request_id=request_id,
+        )
+
+    return await worker.log_slot.run(work)
+
+
+@router.get("/model")
+async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelResponse:
+    """The running model's card."""
+    loaded = worker.loaded()
+    detector, card = loaded.detector, loaded.detector.card
+    release, note = await worker.side_slot.run(
+        lambda: _release(worker.settings.model_path.with_name("card.json"), loaded.sha256)
+    )
+    return schemas.ModelResponse(
+        name=card.get("name", "unknown"),
+        version=detector.version,
+        license=card.get("license", "unknown"),
+        sha256=loaded.sha256,
+        git_commit=release.get("git_commit"),
+        released_at=release.get("released_at"),
+        data=card.get("data", {}),
+        metrics=release.get("metrics"),
+        thresholds=schemas.Limits(
+            alpha=detector.alpha,
+            ai_prior=detector.ai_prior,
+            flag=detector.thresholds.flag,
+            clear=detector.thresholds.clear,
+        ),
+        model=card,
+        note=note,
+        request_id=request_id,
+    )
+
+
+@router.get("/drift")
+async def drift(worker: WorkerOf, request_id: RequestId) -> schemas.DriftResponse:
+    """Is what we see now unlike what the model was calibrated on?"""
+    loaded = worker.loaded()
+    answer = await ask_log(worker, loaded.drift.look)
+    return schemas.DriftResponse(**answer, request_id=request_id)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def prometheus(worker: WorkerOf) -> Response:
+    """Prometheus metrics of all workers."""
+    text = await worker.side_slot.run(metrics.exposition)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _release(path: Path, sha256: str) -> tuple[dict[str, Any], str | None]:
+    """Return the release's card.json if it belongs to the model file with this digest, else why not."""
+    try:
+        release = json.loads(path.read_text(encoding="utf-8"))
+        fits = release["sha256"] == sha256
+    except FileNotFoundError:
+        return {}, "there is no card.json beside the model file"
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, "card.json beside the model file is damaged"
+    return (release, None) if fits else ({}, "card.json beside the model file is another file's")

@@ -1,0 +1,74 @@
+"""Is this photo real or AI-generated? One, several, and why."""
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Request, UploadFile
+
+from service import schemas
+from service.errors import ApiError
+from service.explain import overlay
+from service.openapi import errors
+from service.predict import clean_name, predict_many, predict_one
+from service.routes.common import RequestId, WorkerOf, body_of
+
+_FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
+
+
+async def _the_file(request: Request, file: Annotated[UploadFile, File(description="one photo")]) -> bytes:
+    """Return the one file of the form."""
+    form = await request.form()  # parsed already; FastAPI alone would take the last of several
+    if len(form.getlist("file")) != 1:
+        raise ApiError(422, "validation_error", "file: send one file; /predict/batch takes several")
+    return await file.read()
+
+
+TheFile = Annotated[bytes, Depends(_the_file)]
+
+router = APIRouter(
+    dependencies=[Depends(body_of(_FORMS, "send the photo as multipart/form-data"))],
+    responses=errors(408, 413, 415, 422, 429, 503),
+    tags=["predictions"],
+)
+
+
+@router.post("/predict")
+async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
+    """Is this photo real or AI-generated?"""
+    loaded = worker.loaded()
+    answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, loaded.detector, worker))
+    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    return answer
+
+
+@router.post("/predict/explain")
+async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
+    """As `/predict`, and which places of the photo speak for it."""
+    loaded = worker.loaded()
+
+    def work() -> schemas.ExplainResponse:
+        answer, photo, heatmap = predict_one(data, request_id, loaded.detector, worker)
+        picture = base64.b64encode(overlay(photo.image, heatmap)).decode()
+        return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
+
+    answer = await worker.slots.run(work)
+    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    return answer
+
+
+@router.post("/predict/batch")
+async def predict_batch(
+    request: Request,
+    worker: WorkerOf,
+    request_id: RequestId,
+    files: Annotated[list[UploadFile], File(description="1 to 20 photos")],
+) -> schemas.BatchResponse:
+    """As `/predict` for several photos; a bad one is an error on its own item."""
+    loaded = worker.loaded()
+    most = worker.settings.max_batch_images
+    if len(files) > most:
+        raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
+    batch = [(clean_name(file.filename), await file.read()) for file in files]
+    answer = await worker.slots.run(lambda: predict_many(batch, request_id, loaded.detector, worker), weight=len(batch))
+    request.state.log |= {"photos": answer.total, "failed": answer.failed}
+    return answer
