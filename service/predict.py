@@ -151,7 +151,7 @@ def _decode(data: bytes, settings: Settings) -> Image.Image:
     return images.decode(data, max_pixels=settings.max_pixels, min_side=settings.min_side)
 
 
-def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> Verdict:
+def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> schemas.Verdict:
     # Rounded first, so that everything else in the answer agrees with the number that the client reads.
     probability = round(detector.reported(float(scores.probability[row])), 6)
     inside = decision.domain(detector.card, float(scores.distance[row]), photo.image.width, photo.image.height)
