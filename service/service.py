@@ -7,14 +7,15 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from service.app import create_app
-from service.malformed import shape_malformed
 from service.middleware import Contract
+from service.patches import no_timers, shape_malformed
 from service.request_log import configure
 from service.settings import load_settings
 from service.worker import NOT_LOADED
 
 settings = load_settings()
 configure()
+no_timers()
 shape_malformed()
 # BentoML leaves this to uvicorn's environment variable, and without it uvicorn believes any client on this machine.
 os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)
@@ -24,9 +25,6 @@ app = create_app(settings)
 @bentoml.service(
     name="ai-product-photo-detector",
     workers=settings.workers,
-    # Never reached, for its 504 is not of the shape of our errors: every wait of ours ends earlier (`uploads.py`
-    # the body's, `admission.py` the queue's). Not larger than needed: BentoML keeps a timer a request for so long.
-    traffic={"timeout": settings.upload_seconds + settings.queue_seconds + 60},
     logging={"access": {"enabled": False}},  # ours: request_log.py
     # BentoML's own request metrics keep a time series for every path that any client ever asks for, without
     # bound; ours count the same by a fixed set of paths, and `/metrics` is a route of the application.

@@ -1,13 +1,17 @@
 """What the middleware does when an application fails."""
 
+import asyncio
+import inspect
 import logging
 
 import anyio
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from service.middleware import Contract, new_request_id
+from service.patches import no_timers
 from service.settings import Settings
 
 
@@ -40,3 +44,21 @@ def test_request_ids_are_ulids_in_the_order_of_time() -> None:
     assert len(set(made)) == 1000
     assert {len(identifier) for identifier in made} == {26}
     assert [identifier[:10] for identifier in made] == sorted(identifier[:10] for identifier in made)
+
+
+def test_bentoml_keeps_no_timer_for_an_answered_request() -> None:
+    from bentoml._internal.server.base_app import BaseAppFactory
+    from bentoml._internal.server.http.traffic import TimeoutMiddleware
+
+    assert ".http.traffic import TimeoutMiddleware" in inspect.getsource(BaseAppFactory), "it moved"
+    no_timers()
+
+    async def ask() -> tuple[httpx.Response, int]:
+        transport = httpx.ASGITransport(TimeoutMiddleware(JSONResponse({}), timeout=60))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            answer = await client.get("/livez")
+        return answer, len(asyncio.get_running_loop()._scheduled)
+
+    answer, timers = asyncio.run(ask())
+    assert answer.status_code == 200
+    assert timers == 0
