@@ -78,5 +78,5 @@ def create_app(settings: Settings) -> FastAPI:
     async def docs() -> HTMLResponse:
         return page(app.title)
 
-    app.openapi = lambda: schema(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = lambda: schema(app, settings)  # type: ignore[method-assign]  # as FastAPI documents it
     return app

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+_PARENT = os.getppid()  # as early as this is imported: the parent may be gone by the time a model is loaded
 _DRAIN_SECONDS = 25.0  # BentoML kills after 30
 
 
@@ -40,7 +41,6 @@ async def end_with_parent() -> None:
 
     A killed parent would leave workers that hold the port and that nobody restarts.
     """
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == _PARENT:
         await asyncio.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
 from service import schemas
+from service.settings import Settings
 
 _ERRORS = {
     401: "no API key, or an unknown one, where keys are asked for",
@@ -27,11 +28,15 @@ _PROBES = {
     "/healthz": "The process lives",
     "/readyz": "The model is loaded and requests are welcome",
 }
+_PHOTOS = {"/predict": "file", "/predict/explain": "file", "/predict/batch": "files"}  # where the form has them
+_PHOTO_TYPES = "image/jpeg, image/png, image/webp"
 _REQUEST_ID = {
     "description": "the client's own X-Request-ID, if it is sane, else a new ULID",
+    "required": True,
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
 }
 _RETRY_AFTER = {"description": "seconds to wait, where waiting helps", "schema": {"type": "integer", "minimum": 1}}
+_CHALLENGE = {"description": "how a key is sent", "required": True, "schema": {"type": "string"}}
 _KEYS: dict[str, dict[str, Any]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer", "description": "the same key, for clients that send nothing else"},
@@ -40,7 +45,8 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the descriptions of these error answers, and of those that any route can give."""
-    return {status: {"model": schemas.Error, "description": _ERRORS[status]} for status in sorted({401, *statuses})}
+    every = {401, 413, 415, *statuses}
+    return {status: {"model": schemas.Error, "description": _ERRORS[status]} for status in sorted(every)}
 
 
 def page(title: str) -> HTMLResponse:
@@ -67,26 +73,65 @@ def page(title: str) -> HTMLResponse:
     return answer
 
 
-def schema(app: FastAPI) -> dict[str, Any]:
-    """Return the schema of our routes and of those that BentoML answers."""
+def schema(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """Return the schema of our routes and of those that BentoML answers, true for the settings in use."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-        text = {"text/plain": {"schema": {"type": "string"}}}
-        for path, summary in _PROBES.items():
-            responses = {
-                "200": {"description": summary, "content": text},
-                "503": {"description": "not so", "content": error},
-            }
-            found["paths"][path] = {"get": {"tags": ["facts"], "summary": summary, "responses": responses}}
+        _add_probes(found)
+        _add_photos(found, settings.max_batch_images)
+        _add_links(found)
         found["components"]["securitySchemes"] = _KEYS
+        keys: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
+        if not settings.accepted_keys():
+            keys = [{}, *keys]  # the empty one: this service asks for none
         for path, operations in found["paths"].items():
             for operation in operations.values():
-                # The empty one: a service without keys asks for none.
-                operation["security"] = [] if path in _PROBES else [{}, *({name: []} for name in _KEYS)]
+                operation["security"] = [] if path in _PROBES else keys
                 for status, response in operation["responses"].items():
-                    response["headers"] = {"X-Request-ID": _REQUEST_ID}
-                    if status in {"429", "503"}:
-                        response["headers"]["Retry-After"] = _RETRY_AFTER
+                    response["headers"] = _headers(status)
         app.openapi_schema = found
     return app.openapi_schema
+
+
+def _add_probes(found: dict[str, Any]) -> None:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    for path, summary in _PROBES.items():
+        responses = {
+            "200": {"description": summary, "content": text},
+            **{str(status): {"description": _ERRORS[status], "content": error} for status in (413, 415)},
+            "503": {"description": "not so", "content": error},
+        }
+        found["paths"][path] = {"get": {"tags": ["facts"], "summary": summary, "responses": responses}}
+
+
+def _add_photos(found: dict[str, Any], most: int) -> None:
+    """Say of the forms what FastAPI does not know: the photos' types and how many."""
+    for path, field in _PHOTOS.items():
+        form = found["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
+        form["encoding"] = {field: {"contentType": _PHOTO_TYPES}}
+        name = form["schema"]["$ref"].rpartition("/")[2]
+        part = found["components"]["schemas"][name]["properties"][field]
+        if part["type"] == "array":
+            part |= {"minItems": 1, "maxItems": most}
+
+
+def _add_links(found: dict[str, Any]) -> None:
+    """Say where an answer's `request_id` goes: to /feedback, here with a moderator who agrees."""
+    link = {
+        "operationId": found["paths"]["/feedback"]["post"]["operationId"],
+        "description": "what the photo is, as a moderator sees it",
+        "requestBody": {"request_id": "$response.body#/request_id", "label": "$response.body#/prediction"},
+    }
+    for path in ("/predict", "/predict/explain"):
+        found["paths"][path]["post"]["responses"]["200"]["links"] = {"feedback": link}
+
+
+def _headers(status: str) -> dict[str, Any]:
+    """Return the headers of an answer with this status."""
+    headers: dict[str, Any] = {"X-Request-ID": _REQUEST_ID}
+    if status == "401":
+        headers["WWW-Authenticate"] = _CHALLENGE
+    if status in {"429", "503"}:
+        headers["Retry-After"] = {**_RETRY_AFTER, "required": status == "429"}
+    return headers

@@ -17,21 +17,27 @@ from service.worker import Worker
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded photo.
+    """What is kept of one decoded photo.
 
     Attributes:
-        image: mode RGB, upright, at its own size.
+        width: upright, in pixels.
+        height: likewise.
         pixels: uint8 [H, W, 3], as the model takes it.
         ai_markers: what the file says about its making.
     """
 
-    image: Image.Image
+    width: int
+    height: int
     pixels: images.Uint8
     ai_markers: list[str]
 
 
-def prepare(data: bytes, detector: Detector, settings: Settings) -> Photo:
+def prepare(data: bytes, detector: Detector, settings: Settings) -> tuple[Photo, Image.Image]:
     """Decode one file.
+
+    Returns:
+        What the model needs, and the photo itself: mode RGB, upright, at its own size. That one takes 75 MB where it
+        is large, so keep it no longer than needed.
 
     Raises:
         ImageError: whatever is wrong with the file.
@@ -43,7 +49,8 @@ def prepare(data: bytes, detector: Detector, settings: Settings) -> Photo:
         metrics.PREDICTIONS.labels("error", "none", "none").inc()
         raise
     metrics.IMAGE_SIZE.observe(len(data))
-    return Photo(image, images.resize(image, detector.height, detector.width), ai_markers(data))
+    pixels = images.resize(image, detector.height, detector.width)
+    return Photo(image.width, image.height, pixels, ai_markers(data)), image
 
 
 def score(
@@ -79,8 +86,8 @@ def score(
                 "distance": float(scores.distance[row]),
                 **{name: float(values[row]) for name, values in statistics.items()},
                 "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
-                "width": photo.image.width,
-                "height": photo.image.height,
+                "width": photo.width,
+                "height": photo.height,
             }
             for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
         ]
@@ -90,17 +97,17 @@ def score(
 
 def predict_one(
     data: bytes, request_id: str, detector: Detector, worker: Worker
-) -> tuple[schemas.PredictResponse, Photo, images.Float32]:
+) -> tuple[schemas.PredictResponse, Image.Image, images.Float32]:
     """Answer for one file.
 
     Returns:
-        The answer, the photo, and its heat map: float32 [h, w], in logits.
+        The answer, the photo as `prepare` gives it, and its heat map: float32 [h, w], in logits.
 
     Raises:
         ImageError: whatever is wrong with the file.
     """
     with metrics.LATENCY.time():
-        photo = prepare(data, detector, worker.settings)
+        photo, image = prepare(data, detector, worker.settings)
         verdicts, scores = score([photo], [request_id], detector, worker.log)
     answer = schemas.PredictResponse(
         **verdicts[0].model_dump(),
@@ -108,7 +115,7 @@ def predict_one(
         model_version=detector.version,
         request_id=request_id,
     )
-    return answer, photo, scores.heatmap[0] + detector.card["head_bias"]
+    return answer, image, scores.heatmap[0] + detector.card["head_bias"]
 
 
 def predict_many(
@@ -124,7 +131,7 @@ def predict_many(
             item = schemas.BatchItem(filename=name, request_id=f"{request_id}:{place}")
             items.append(item)
             try:
-                good.append((item, prepare(data, detector, worker.settings)))
+                good.append((item, prepare(data, detector, worker.settings)[0]))
             except ImageError as error:
                 item.error, item.error_type = error.message, error.error_type
         if good:
@@ -154,7 +161,7 @@ def _decode(data: bytes, settings: Settings) -> Image.Image:
 def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> schemas.Verdict:
     # Rounded first, so that everything else in the answer agrees with the number that the client reads.
     probability = round(detector.reported(float(scores.probability[row])), 6)
-    inside = decision.domain(detector.card, float(scores.distance[row]), photo.image.width, photo.image.height)
+    inside = decision.domain(detector.card, float(scores.distance[row]), photo.width, photo.height)
     verdict = schemas.Verdict(
         prediction=decision.predict(probability),
         probability=probability,

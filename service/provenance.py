@@ -4,6 +4,7 @@ They stand beside the pixels' probability and never change it: anyone can remove
 """
 
 import io
+from collections.abc import Iterator
 
 from PIL import Image
 
@@ -33,6 +34,7 @@ _SOURCE_TYPES = (  # IPTC's digital source types of generated media (cv.iptc.org
     "compositeWithTrainedAlgorithmicMedia",
     "trainedAlgorithmicMedia",
 )
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _CHUNKS = 10_000  # of a PNG file that are looked at
 
 
@@ -48,31 +50,36 @@ def ai_markers(data: bytes) -> list[str]:
         Such as `png:parameters (Stable Diffusion web UI)`, `exif:midjourney`, `iptc:trainedAlgorithmicMedia`;
         empty where the file says nothing, which proves nothing.
     """
-    found = [f"png:{key} ({_PNG_KEYS[key]})" for key in _png_keys(data) if key in _PNG_KEYS]
+    keys = {content.partition(b"\0")[0].decode("latin-1") for kind, content in _png_chunks(data) if kind in _TEXT}
+    found = [f"png:{key} ({_PNG_KEYS[key]})" for key in keys & set(_PNG_KEYS)]
     software = _software(data).lower()
     found += [f"exif:{name}" for name in _GENERATORS if name in software]
     found += [f"iptc:{kind}" for kind in _SOURCE_TYPES if f"digitalsourcetype/{kind}".encode() in data]
     return sorted(set(found))
 
 
-def _png_keys(data: bytes) -> list[str]:
-    keys: list[str] = []
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a PNG file's chunks: type (4 bytes) and content."""
     if not data.startswith(b"\x89PNG"):
-        return keys
+        return
     offset = 8
     for _ in range(_CHUNKS):  # a chunk: length (4 bytes), type (4), content, CRC (4); PNG specification, 5.3
         length = int.from_bytes(data[offset : offset + 4])
-        if data[offset + 4 : offset + 8] in (b"tEXt", b"zTXt", b"iTXt"):
-            content = data[offset + 8 : offset + 8 + min(length, 80)]  # a key has at most 79 bytes and a NUL
-            keys.append(content.partition(b"\0")[0].decode("latin-1"))
+        yield data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length]
         offset += 12 + length
         if offset >= len(data):
             break
-    return keys
 
 
 def _software(data: bytes) -> str:
+    exif = Image.Exif()
     try:
-        return str(Image.open(io.BytesIO(data)).getexif().get(_SOFTWARE, ""))
+        if data.startswith(b"\x89PNG"):  # by hand: Pillow would decode all pixels to look behind them
+            for kind, content in _png_chunks(data):
+                if kind == b"eXIf":
+                    exif.load(content)
+        else:
+            exif = Image.open(io.BytesIO(data)).getexif()
+        return str(exif.get(_SOFTWARE, ""))
     except Exception:  # a broken EXIF block says nothing
         return ""

@@ -45,6 +45,7 @@ _LOGGING: dict[str, Any] = {
 
 def configure() -> None:
     """Make every line that this process prints from now on JSON."""
+    logging.captureWarnings(True)  # Pillow warns of some photos
     logging.config.dictConfig(_LOGGING)
     structlog.configure(
         processors=[*_FIELDS, structlog.processors.JSONRenderer()],

@@ -47,8 +47,8 @@ async def explain(request: Request, worker: WorkerOf, request_id: RequestId, dat
     loaded = worker.loaded()
 
     def work() -> schemas.ExplainResponse:
-        answer, photo, heatmap = predict_one(data, request_id, loaded.detector, worker)
-        picture = base64.b64encode(overlay(photo.image, heatmap)).decode()
+        answer, image, heatmap = predict_one(data, request_id, loaded.detector, worker)
+        picture = base64.b64encode(overlay(image, heatmap)).decode()
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
     answer = await worker.slots.run(work)
@@ -61,7 +61,7 @@ async def predict_batch(
     request: Request,
     worker: WorkerOf,
     request_id: RequestId,
-    files: Annotated[list[UploadFile], File(description="1 to 20 photos")],
+    files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
     loaded = worker.loaded()

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from PIL import Image
 from starlette.types import Message
 
 from service.admission import Slots
@@ -28,7 +29,7 @@ from tests.service.test_prediction_log import wait_for
 
 pytestmark = pytest.mark.serve
 
-LARGE = encode(photo(3000, 2000), "JPEG")
+LARGE = encode(photo(600, 400).resize((6000, 4000)), "JPEG")  # takes long enough to be seen in hand
 HEAD = (
     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
     b"Content-Length: %d\r\n\r\n"
@@ -68,6 +69,20 @@ def test_more_photos_than_fit_are_refused_at_once(narrow: Server) -> None:
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     assert predict(narrow).status_code == 200
     assert "aidetect_requests_shed_total{reason=" in httpx.get(f"{narrow.url}/metrics").text
+
+
+def test_a_batch_holds_one_large_photo_at_a_time(narrow: Server) -> None:
+    """A file of 38 bytes can be a photo of 25 megapixels, 75 MB once it is decoded."""
+    bomb = encode(Image.new("RGBA", (5000, 5000), (9, 9, 9, 9)), "WEBP", lossless=True, method=0)
+    workers = [psutil.Process(pid) for pid in narrow.workers()]
+    most = 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{narrow.url}/predict/batch", files=[("files", bomb)] * 20, timeout=120)
+        while not asked.done():
+            most = max(most, *(worker.memory_info().rss for worker in workers))
+            time.sleep(0.02)
+    assert asked.result().json()["successful"] == 20
+    assert most < 1_000_000_000  # 20 of them took 2.7 GB
 
 
 def test_a_turn_that_does_not_come_is_a_503() -> None:
@@ -162,7 +177,8 @@ def test_told_to_end_it_answers_what_it_has_and_goes(tmp_path: Path) -> None:
         late = server.connect()
         late.sendall(HEAD % len(body) + body[:50])
         working = [pool.submit(predict, server, LARGE) for _ in range(8)]
-        time.sleep(0.2)
+        # All of them and the question itself: what the service has not even accepted, it cannot answer.
+        wait_for(lambda: "\naidetect_active_requests 11.0\n" in httpx.get(f"{server.url}/metrics").text)
         os.kill(server.pid, signal.SIGTERM)
         time.sleep(1)
         late.sendall(body[50:])  # its last bytes come while the service is on its way out

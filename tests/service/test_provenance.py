@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from service.provenance import ai_markers
 from tests.service.photos import GOOD, encode, photo
@@ -37,6 +37,14 @@ def test_exif_software(kind: str) -> None:
     assert ai_markers(encode(photo(), kind, exif=exif)) == ["exif:midjourney"]
     exif[0x0131] = "Camera firmware 1.2"
     assert ai_markers(encode(photo(), kind, exif=exif)) == []
+
+
+def test_a_png_is_not_decoded_for_its_exif(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImageFile, "load", load)
+    assert ai_markers(GOOD["png"]) == []
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
