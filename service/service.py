@@ -7,6 +7,7 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from service.app import create_app
+from service.memory import keep_little
 from service.middleware import Contract
 from service.patches import no_timers, shape_malformed
 from service.request_log import configure
@@ -15,6 +16,7 @@ from service.worker import NOT_LOADED
 
 settings = load_settings()
 configure()
+keep_little()
 no_timers()
 shape_malformed()
 # BentoML leaves this to uvicorn's environment variable, and without it uvicorn believes any client on this machine.
