@@ -1,0 +1,239 @@
+"""What the prediction log, metrics, request lines and API keys cost: throughput with them over throughput without.
+
+python bench/overhead.py [--rounds 12] [--seconds 4] [--report reports/bench_overhead.json]
+
+Both services run all the time, and one at a time is loaded, in short rounds that alternate (on off, off on, …): what
+else the machine does then meets both alike, and only the ratio of two rounds that lie side by side says anything.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import uvloop
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.service.conftest import ROOT, START_SECONDS
+from tests.service.photos import encode, photo
+
+KEY = "the-key-of-the-bench"
+CONNECTIONS = 8
+WORKERS = 2
+TARGET = 0.85
+SERVICES = {"on": "service.service:PhotoDetector", "off": "bench.bare:PhotoDetector"}
+PACKAGES = ("bentoml", "fastapi", "onnxruntime", "prometheus-client", "sqlalchemy", "structlog", "uvicorn")
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass
+class Side:
+    """One of the two services.
+
+    Attributes:
+        port: where it answers.
+        pid: of the process that keeps its workers.
+        output: the file with what it prints.
+    """
+
+    port: int
+    pid: int
+    output: Path
+
+    def workers(self) -> list[psutil.Process]:
+        """Return its workers."""
+        children = psutil.Process(self.pid).children()
+        return [child for child in children if any("worker" in word for word in child.cmdline())]
+
+
+@contextmanager
+def running(name: str, folder: Path) -> Iterator[Side]:
+    """Run one of `SERVICES` until the block ends."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "API_KEYS": f"bench:{KEY}",
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "RATE_LIMITS": "false",
+        "WORKERS": str(WORKERS),
+    }
+    command = ["-m", "bentoml", "serve", SERVICES[name], "--host", "127.0.0.1", "--port", str(port)]
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while output.read_text().count(" initialized") < WORKERS or not _ready(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"error: the service did not start:\n{output.read_text()}")
+            time.sleep(0.1)
+        yield Side(port, process.pid, output)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def request(path: str, field: str, photos: int) -> bytes:
+    """Return a whole request with some photos, as it goes over the wire."""
+    data = encode(photo(), "JPEG")
+    part = b'--edge\r\nContent-Disposition: form-data; name="%b"; filename="a.jpg"\r\n\r\n%b\r\n'
+    body = part % (field.encode(), data) * photos + b"--edge--\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\n"
+        f"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+LOADS = {"single": (request("/predict", "file", 1), 1), "batch": (request("/predict/batch", "files", 20), 20)}
+
+
+async def exchange(connection: Connection, sent: bytes) -> None:
+    """Send a request and read its answer."""
+    reader, writer = connection
+    writer.write(sent)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"not answered as it should: {head[:1000]!r}")
+    length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+
+
+async def connect(side: Side) -> list[Connection]:
+    """Open connections, equally many to each worker: who accepts one is chance, and would decide a short round."""
+    wanted = dict.fromkeys((worker.pid for worker in side.workers()), CONNECTIONS // WORKERS)
+    kept: list[Connection] = []
+    spare: list[Connection] = []
+    while any(wanted.values()):
+        connection = await asyncio.open_connection("127.0.0.1", side.port)
+        await exchange(connection, LOADS["single"][0])  # so that it is accepted
+        ours = connection[1].get_extra_info("sockname")[1]
+        holder = next(pid for pid in wanted if ours in _peers(pid))
+        wanted[holder] -= 1
+        (kept if wanted[holder] >= 0 else spare).append(connection)
+        wanted[holder] = max(wanted[holder], 0)
+    for _, writer in spare:
+        writer.close()
+    return kept
+
+
+def _peers(pid: int) -> set[int]:
+    return {each.raddr.port for each in psutil.Process(pid).net_connections("tcp4") if each.raddr}
+
+
+async def throughput(side: Side, load: str, seconds: float) -> float:
+    """Return the photos a second that a service answers."""
+    sent, photos = LOADS[load]
+    connections = await connect(side)
+    start = time.perf_counter()
+
+    async def ask(connection: Connection) -> int:
+        count = 0
+        while time.perf_counter() - start < seconds:
+            await exchange(connection, sent)
+            count += 1
+        connection[1].close()
+        return count
+
+    counts = await asyncio.gather(*map(ask, connections))
+    return sum(counts) * photos / (time.perf_counter() - start)
+
+
+def measure(sides: dict[str, Side], load: str, rounds: int, seconds: float) -> list[dict[str, float]]:
+    """Return for each round the throughput of both services, measured one right after the other."""
+    pairs = []
+    for turn in tqdm(range(-1, rounds), desc=load, unit=" rounds"):  # the first warms both up
+        order = ["on", "off"] if turn % 2 else ["off", "on"]
+        pair = {name: uvloop.run(throughput(sides[name], load, seconds)) for name in order}
+        if turn >= 0:
+            pairs.append({name: round(pair[name], 2) for name in SERVICES} | {"ratio": pair["on"] / pair["off"]})
+    return pairs
+
+
+def main() -> None:
+    """Print a table, write the report; exit 1 where the target is missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--report", type=Path, default=ROOT / "reports" / "bench_overhead.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="overhead-") as name, ExitStack() as stack:
+        sides = {side: stack.enter_context(running(side, Path(name) / side)) for side in SERVICES}
+        pairs = {load: measure(sides, load, options.rounds, options.seconds) for load in LOADS}
+        printed = {side: sides[side].output.read_text().count('"event": "request"') for side in SERVICES}
+    if printed["off"] or not printed["on"]:
+        sys.exit(f"error: the services printed {printed} lines of requests: what is off is not off")
+    rows, ratios = [], {}
+    print(f"\n{'photos a second':<18} {'on':>8} {'off':>8} {'on/off':>8} {'quartiles':>15} {'extremes':>15}")
+    for load, found in pairs.items():
+        low, ratio, high = statistics.quantiles((pair["ratio"] for pair in found), n=4, method="inclusive")
+        least, most = min(pair["ratio"] for pair in found), max(pair["ratio"] for pair in found)
+        on, off = (statistics.median(pair[side] for pair in found) for side in SERVICES)
+        quartiles, extremes = f"{low:.3f}-{high:.3f}", f"{least:.3f}-{most:.3f}"
+        print(f"{load:<18} {on:>8.1f} {off:>8.1f} {ratio:>8.3f} {quartiles:>15} {extremes:>15}")
+        ratios[f"{load}_on_over_off"] = round(ratio, 4)
+        spread = {"quartiles": [round(low, 4), round(high, 4)], "extremes": [round(least, 4), round(most, 4)]}
+        rows.append({"load": load, "on": on, "off": off, "ratio": round(ratio, 4), **spread, "rounds": found})
+    missed = [name for name, ratio in ratios.items() if ratio < TARGET]
+    print(f"medians of {options.rounds} pairs of {options.seconds:g} s; a ratio of at least {TARGET} is asked for")
+    report: dict[str, Any] = {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "connections": CONNECTIONS,
+        "workers": WORKERS,
+        "cores": os.cpu_count(),
+        "target": TARGET,
+        "ratios": ratios,
+        "rows": rows,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if missed:
+        sys.exit(f"error: {', '.join(missed)} below {TARGET}")
+
+
+if __name__ == "__main__":
+    main()
