@@ -11,7 +11,7 @@ from service.settings import FORM_OVERHEAD, Settings
 
 _JSON_BYTES = 64 * 1024  # of a body that holds no photo
 _DRAIN_SECONDS = 10.0  # for bodies that are on their way when the service is told to end
-_LINGER_SECONDS = 2.0  # for a refused client to stop sending: a connection closed on unread bytes loses the answer
+_LINGER_SECONDS = 5.0  # for a refused client to stop sending: a connection closed on unread bytes loses the answer
 
 
 class Uploads:
