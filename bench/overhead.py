@@ -11,16 +11,11 @@ import asyncio
 import json
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +27,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.service.conftest import ROOT, START_SECONDS
+from tests.service.conftest import ROOT, Server, is_ready, serving
 from tests.service.photos import encode, photo
 
 KEY = "the-key-of-the-bench"
@@ -45,74 +40,11 @@ PACKAGES = ("bentoml", "fastapi", "onnxruntime", "prometheus-client", "sqlalchem
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@dataclass
-class Side:
-    """One of the two services.
-
-    Attributes:
-        port: where it answers.
-        pid: of the process that keeps its workers.
-        output: the file with what it prints.
-    """
-
-    port: int
-    pid: int
-    output: Path
-
-    def workers(self) -> list[psutil.Process]:
-        """Return its workers."""
-        children = psutil.Process(self.pid).children()
-        return [child for child in children if any("worker" in word for word in child.cmdline())]
-
-
-@contextmanager
-def running(name: str, folder: Path) -> Iterator[Side]:
+def start(name: str, folder: Path) -> AbstractContextManager[Server]:
     """Run one of `SERVICES` until the block ends."""
     folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "API_KEYS": f"bench:{KEY}",
-        "BENTOML_DO_NOT_TRACK": "true",
-        "BENTOML_HOME": str(folder / "bentoml"),
-        "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "RATE_LIMITS": "false",
-        "WORKERS": str(WORKERS),
-    }
-    command = ["-m", "bentoml", "serve", SERVICES[name], "--host", "127.0.0.1", "--port", str(port)]
-    output = folder / "output.txt"
-    with output.open("w") as file:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while output.read_text().count(" initialized") < WORKERS or not _ready(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"error: the service did not start:\n{output.read_text()}")
-            time.sleep(0.1)
-        yield Side(port, process.pid, output)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10).status_code == 200
-    except httpx.TransportError:
-        return False
+    settings = {"API_KEYS": f"bench:{KEY}", "OMP_WAIT_POLICY": "PASSIVE", "RATE_LIMITS": "false"}
+    return serving(folder, is_ready, SERVICES[name], WORKERS=str(WORKERS), **settings)
 
 
 def request(path: str, field: str, photos: int) -> bytes:
@@ -141,13 +73,14 @@ async def exchange(connection: Connection, sent: bytes) -> None:
     await reader.readexactly(int(length))
 
 
-async def connect(side: Side) -> list[Connection]:
+async def connect(side: Server) -> list[Connection]:
     """Open connections, equally many to each worker: who accepts one is chance, and would decide a short round."""
-    wanted = dict.fromkeys((worker.pid for worker in side.workers()), CONNECTIONS // WORKERS)
+    wanted = dict.fromkeys(side.workers(), CONNECTIONS // WORKERS)
+    url = httpx.URL(side.url)
     kept: list[Connection] = []
     spare: list[Connection] = []
     while any(wanted.values()):
-        connection = await asyncio.open_connection("127.0.0.1", side.port)
+        connection = await asyncio.open_connection(url.host, url.port)
         await exchange(connection, LOADS["single"][0])  # so that it is accepted
         ours = connection[1].get_extra_info("sockname")[1]
         holder = next(pid for pid in wanted if ours in _peers(pid))
@@ -163,7 +96,7 @@ def _peers(pid: int) -> set[int]:
     return {each.raddr.port for each in psutil.Process(pid).net_connections("tcp4") if each.raddr}
 
 
-async def throughput(side: Side, load: str, seconds: float) -> float:
+async def throughput(side: Server, load: str, seconds: float) -> float:
     """Return the photos a second that a service answers."""
     sent, photos = LOADS[load]
     connections = await connect(side)
@@ -181,7 +114,7 @@ async def throughput(side: Side, load: str, seconds: float) -> float:
     return sum(counts) * photos / (time.perf_counter() - start)
 
 
-def measure(sides: dict[str, Side], load: str, rounds: int, seconds: float) -> list[dict[str, float]]:
+def measure(sides: dict[str, Server], load: str, rounds: int, seconds: float) -> list[dict[str, float]]:
     """Return for each round the throughput of both services, measured one right after the other."""
     pairs = []
     for turn in tqdm(range(-1, rounds), desc=load, unit=" rounds"):  # the first warms both up
@@ -200,9 +133,9 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "bench_overhead.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="overhead-") as name, ExitStack() as stack:
-        sides = {side: stack.enter_context(running(side, Path(name) / side)) for side in SERVICES}
+        sides = {side: stack.enter_context(start(side, Path(name) / side)) for side in SERVICES}
         pairs = {load: measure(sides, load, options.rounds, options.seconds) for load in LOADS}
-        printed = {side: sides[side].output.read_text().count('"event": "request"') for side in SERVICES}
+        printed = {side: len(sides[side].requests()) for side in SERVICES}
     if printed["off"] or not printed["on"]:
         sys.exit(f"error: the services printed {printed} lines of requests: what is off is not off")
     rows, ratios = [], {}

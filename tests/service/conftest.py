@@ -87,8 +87,8 @@ def released_model() -> Path:
 
 
 @contextmanager
-def serving(folder: Path, ready: Callable[[httpx.Response], bool], **settings: str) -> Iterator[Server]:
-    """Run bare `bentoml serve` in the repository's root until the block ends."""
+def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str, **settings: str) -> Iterator[Server]:
+    """Run bare `bentoml serve`, or of another service that `target` names, in the repository's root until the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,7 +103,7 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], **settings: s
     output = folder / "output.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve"],
+            [sys.executable, "-m", "bentoml", "serve", *target],
             cwd=ROOT,
             env=environment,
             stdout=file,
