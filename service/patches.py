@@ -1,10 +1,12 @@
-"""Two things that BentoML and uvicorn have no setting for: one method each, and a test each that sees it change."""
+"""Three things that BentoML and uvicorn have no setting for: one method each, and a test each that sees it change."""
 
 import logging
+from functools import partialmethod
 
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import Receive, Scope, Send
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import metrics
@@ -23,6 +25,15 @@ def no_timers() -> None:
     itself: `uploads.py` the body's, `admission.py` the queue's, `prediction_log.py` the database's.
     """
     TimeoutMiddleware.__call__ = _straight_on  # type: ignore[method-assign]
+
+
+def must_start() -> None:
+    """Have uvicorn end a worker whose start fails, so that BentoML starts another.
+
+    Left to itself, uvicorn takes an exception there for an application that needs no start, and the worker answers
+    500 for the rest of its life.
+    """
+    Config.__init__ = partialmethod(Config.__init__, lifespan="on")  # type: ignore[assignment, method-assign]
 
 
 def shape_malformed() -> None:

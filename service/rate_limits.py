@@ -1,5 +1,6 @@
 """How often one client may ask: counted by the package `limits`, for all workers together."""
 
+import fcntl
 import ipaddress
 import logging
 import math
@@ -88,12 +89,15 @@ class WorkersMemory(Storage):
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="aidetect-")
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(Path(folder) / "rate-limits.sqlite", timeout=0.25, isolation_level=None)
-        # No power cut matters here, and with a write-ahead log the kill of a worker does not, either.
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
-        )
+        # One worker after the other: SQLite waits for no lock when it changes to a write-ahead log.
+        with (Path(folder) / "rate-limits.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # No power cut matters here, and with a write-ahead log the kill of a worker does not, either.
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
+            )
         self._swept = time.time()
 
     @property

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from service.app import create_app
 from service.memory import keep_little
 from service.middleware import Contract
-from service.patches import no_timers, shape_malformed
+from service.patches import must_start, no_timers, shape_malformed
 from service.request_log import configure
 from service.settings import load_settings
 from service.worker import NOT_LOADED
@@ -18,6 +18,7 @@ settings = load_settings()
 configure()
 keep_little()
 no_timers()
+must_start()
 shape_malformed()
 # BentoML leaves this to uvicorn's environment variable, and without it uvicorn believes any client on this machine.
 os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)

@@ -3,15 +3,17 @@
 import asyncio
 import inspect
 import logging
+import sqlite3
 
 import anyio
 import httpx
 import pytest
+import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from service.middleware import Contract, new_request_id
-from service.patches import no_timers
+from service.patches import must_start, no_timers
 from service.settings import Settings
 
 
@@ -62,3 +64,14 @@ def test_bentoml_keeps_no_timer_for_an_answered_request() -> None:
     answer, timers = asyncio.run(ask())
     assert answer.status_code == 200
     assert timers == 0
+
+
+def test_a_worker_whose_start_fails_ends() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    must_start()
+    config = uvicorn.Config(broken, port=0)
+    assert config.lifespan == "on"
+    with pytest.raises(SystemExit):
+        uvicorn.Server(config).run()

@@ -1,8 +1,11 @@
 """Rate limits: one count for all workers, a client's own, and an address that cannot be made up."""
 
 import asyncio
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,24 @@ def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], Work
         assert (await second.get_window_stats(limit, "client")).remaining == 3
 
     asyncio.run(count())
+
+
+def _start_often(folders: list[Path], together: Barrier) -> None:
+    for folder in folders:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        together.wait(60)
+        WorkersMemory()
+
+
+def test_workers_may_start_at_the_same_moment(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    arguments = [tmp_path / str(number) for number in range(200)], spawn.Barrier(2)
+    workers = [spawn.Process(target=_start_often, args=arguments) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_what_is_over_is_swept_away(memory: Callable[[], WorkersMemory]) -> None:
