@@ -9,6 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from stages.data import ImageSet
+from stages.domain import whitened
 from stages.exported import Exported, Float, run
 
 
@@ -44,7 +45,7 @@ def calibrate(
     domain_out_share: float,
 ) -> dict[str, Any]:
     """Set the model's calibration and domain statistics; return them and the thresholds as parts of the card."""
-    logit, embedding = run(model, calibration.images, "calibration")
+    logit, description = run(model, calibration.images, "calibration")
     # Platt 1999: a logistic regression on the logit; C large because two parameters need no shrinking.
     platt = LogisticRegression(C=1e6).fit(logit[:, None], calibration.labels)
     # Rounded, so that the last bits of another processor's arithmetic do not make another file.
@@ -54,17 +55,15 @@ def calibrate(
     probability = 1 / (1 + np.exp(-(slope * logit + intercept)))
     reals, generated = probability[calibration.labels == 0], probability[calibration.labels == 1]
 
-    # Mahalanobis distance (Lee et al. 2018, arXiv 1807.03888) to the training photos of both classes as one cloud;
-    # a little of the identity keeps directions that the training photos hardly use from deciding alone.
     _, known = run(model, known_images, "domain")
-    covariance = np.cov(known.T) + 1e-3 * np.trace(np.cov(known.T)) / known.shape[1] * np.eye(known.shape[1])
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-    model.centre.copy_(torch.from_numpy(known.mean(0).round(4)))
-    model.whitening.copy_(torch.from_numpy(whitening.round(4)))
-    distance = np.linalg.norm((embedding - known.mean(0).round(4)) @ whitening.round(4), axis=1)
+    centre, whitening = whitened(known)
+    model.centre.copy_(torch.from_numpy(centre))
+    model.whitening.copy_(torch.from_numpy(whitening))
+    distance = np.linalg.norm((description - centre) @ whitening, axis=1)
     return {
         "calibration": {
             "method": "platt", "slope": slope, "intercept": intercept, "prior_ai": 0.5, "images": len(calibration),
+            "reals": len(reals),
         },
         "thresholds": {
             "flag": {str(alpha): above(conformal_threshold(reals, alpha)) for alpha in flag_alphas},
@@ -72,7 +71,7 @@ def calibrate(
             "clear_miss": clear_miss,
         },
         "domain": {
-            "method": "mahalanobis",
+            "method": "mahalanobis of embedding and texture",
             "threshold": round(conformal_threshold(distance, domain_out_share), 4),
             "out_share": domain_out_share,
         },

@@ -18,7 +18,9 @@ from stages.sources import Row, from_archive, from_huggingface, from_kaggle
 from stages.synthetic import synthetic_images
 
 RAW = Path("build/raw/images.safetensors")
-NAMES = Path("build/raw/names.csv")  # a side file: only some sources have names, and nothing downstream needs them
+NAMES = Path(
+    "build/raw/names.csv"
+)  # a side file: only some sources have names, and only a release's slices ask for them
 
 
 class DownloadParams(Params):
@@ -115,6 +117,7 @@ def main() -> None:
     params = load_params("download", DownloadParams)
     if params.dataset == "synthetic":
         data = synthetic_images(params.synthetic_images, params.synthetic_size, params.synthetic_seed)
+        NAMES.unlink(missing_ok=True)  # another data set's
         save_images(RAW, data.take(content_order(data)))
     else:
         download(params, os.environ.get("CIFAKE_ARCHIVE"))

@@ -8,10 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from service.images import statistics
-from stages.common import Params, load_params, run_stage, sha256_file, whole_file, write_json
+from stages.assessment import AssessmentParams, assess
+from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data import load_images
-from stages.metrics import draw, draw_curves
-from stages.scoring import open_detector, score, slices
+from stages.metrics import draw_training
+from stages.scoring import figures_of, open_detector, score
 
 CANDIDATE = Path("build/detector.onnx")
 CHECKPOINT = Path("models/checkpoint.safetensors")
@@ -22,7 +23,7 @@ PLOTS = Path("reports/plots")
 REFERENCE = Path("build/reference.npz")  # what traffic is compared with: photos the model was never trained on
 
 
-class EvaluateParams(Params):
+class EvaluateParams(AssessmentParams):
     """Section `evaluate` of params.yaml."""
 
     reference_components: Annotated[int, Field(ge=1, le=64)]  # embedding components kept for drift detection
@@ -40,13 +41,13 @@ def main() -> None:
     scored_calibration = score(detector, calibration, "calibration")
 
     own = validation.flags["own"] == 1
-    results = slices(detector, validation, scored, {"validation": ~own, "own_photos": own})
+    results = figures_of(detector, validation, scored, {"validation": ~own, "own_photos": own})
     if own.any() and "own_photos" not in results:
         print(f"own_photos: {own.sum()} in validation, not of both classes: no slice of their own; add more groups")
     with CURVES.open(encoding="utf-8", newline="") as file:
         curves = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    draw(PLOTS, validation.labels[~own], scored.probability[~own])
-    draw_curves(PLOTS / "training.png", curves)
+    results |= assess(detector, validation, scored, params, PLOTS, seed=0)
+    draw_training(PLOTS / "training.png", curves)
     with whole_file(PLOTS / "predictions.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("actual,predicted\n")
         names = detector.card["labels"]

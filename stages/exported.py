@@ -16,6 +16,20 @@ from stages.model import Detector
 
 Float = npt.NDArray[np.float64]
 
+# Steps between neighbouring pixels' luma (0..1), from none at all to an edge: a photo has all sizes of them; a drawing,
+# a text or a plain colour has flat places and edges, noise has no small ones. The network's pooled features tell little
+# of that: the model card shows what they alone take for photos. No step of 8-bit pixels falls on one of these borders.
+STEPS = (0.002001, 0.006001, 0.012001, 0.024001, 0.050001, 0.100001, 0.200001)
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def texture(pixels: Tensor) -> Tensor:
+    """Return the share of steps below each of `STEPS`: float32 [N, 3, H, W] in 0..1 -> float32 [N, 7]."""
+    luma = (pixels * torch.tensor(_LUMA).view(1, 3, 1, 1)).sum(1)
+    across, down = luma[:, :, 1:] - luma[:, :, :-1], luma[:, 1:] - luma[:, :-1]
+    steps = torch.cat([across.flatten(1), down.flatten(1)], 1).abs()
+    return torch.stack([(steps < step).float().mean(1) for step in STEPS], 1)
+
 
 class Exported(nn.Module):
     """uint8 photos -> probability, embedding, heat map and distance, all out of one forward pass."""
@@ -31,8 +45,8 @@ class Exported(nn.Module):
         channels = model.head.in_features
         self.register_buffer("slope", torch.ones(()))
         self.register_buffer("intercept", torch.zeros(()))
-        self.register_buffer("centre", torch.zeros(channels))
-        self.register_buffer("whitening", torch.eye(channels))
+        self.register_buffer("centre", torch.zeros(channels + len(STEPS)))
+        self.register_buffer("whitening", torch.eye(channels + len(STEPS)))
 
     @property
     def head_bias(self) -> float:
@@ -49,22 +63,25 @@ class Exported(nn.Module):
         weight = self.slope * self.model.head.weight[0]
         heatmap = (features * weight[:, None, None]).sum(1)
         logit = heatmap.mean((1, 2)) + self.slope * self.model.head.bias + self.intercept
-        distance = ((embedding - self.centre) @ self.whitening).square().sum(1).sqrt()
+        description = torch.cat([embedding, texture(pixels)], 1)
+        distance = ((description - self.centre) @ self.whitening).square().sum(1).sqrt()
         return torch.sigmoid(logit), embedding, heatmap, distance
 
 
 @torch.no_grad()
 def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Float, Float]:
-    """Return logit float64 [N] and embedding float64 [N, D] of uint8 [N, H, W, 3], in torch.
+    """Return logit float64 [N] and description float64 [N, D + 7] of uint8 [N, H, W, 3], in torch.
 
-    The logit comes from the heat map: a probability near 1 has lost it.
+    The logit comes from the heat map: a probability near 1 has lost it. The description is the embedding and the
+    texture, which `distance` compares with the training photos'.
     """
-    logits, embeddings = [], []
+    logits, descriptions = [], []
     for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2):
-        _, embedding, heatmap, _ = model(torch.from_numpy(images[start : start + 256]))
+        photos = torch.from_numpy(images[start : start + 256])
+        _, embedding, heatmap, _ = model(photos)
         logits.append(heatmap.double().mean((1, 2)) + model.head_bias)
-        embeddings.append(embedding)
-    return torch.cat(logits).numpy(), torch.cat(embeddings).double().numpy()
+        descriptions.append(torch.cat([embedding, texture(photos.permute(0, 3, 1, 2).float() / 255)], 1))
+    return torch.cat(logits).numpy(), torch.cat(descriptions).double().numpy()
 
 
 def write_onnx(path: Path, model: Exported, card: dict[str, Any]) -> None:

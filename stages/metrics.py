@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 from sklearn import metrics as sk
 
 from service import decision
@@ -16,6 +17,10 @@ from matplotlib import pyplot as plt
 
 Float = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+Decisions = npt.NDArray[np.str_]
+
+PRIORS = (0.01, 0.05, 0.5)  # shares of AI images in a catalogue for which the worth of a flag is told
 
 
 def calibration_error(labels: Labels, probability: Float, bins: int = 15) -> float:
@@ -37,9 +42,71 @@ def _bin(probability: Float, bins: int) -> npt.NDArray[np.int64]:
     return np.minimum((probability * bins).astype(np.int64), bins - 1)
 
 
-def figures(
-    labels: Labels, probability: Float, in_domain: npt.NDArray[np.bool_], card: dict[str, Any]
-) -> dict[str, Any]:
+def decisions(probability: Float, in_domain: Bools, limits: decision.Thresholds) -> Decisions:
+    """Return the service's decision on each photo: float [N], bool [N] -> str [N]."""
+    pairs = zip(probability.tolist(), in_domain.tolist(), strict=True)
+    return np.array([decision.decide(p, inside, limits) for p, inside in pairs])
+
+
+def flag_bound(alpha: float, calibrated: int, tested: int) -> float:
+    """Return what the share of real photos flagged may come to when the promise of `alpha` holds.
+
+    The promise is one about the mean; a threshold found on `calibrated` reals, and a share counted on `tested` others,
+    both scatter around it. 97.5 % of the time the share is below this (normal approximation to both).
+    """
+    return alpha + 1.96 * float(np.sqrt(alpha * (1 - alpha) * (1 / calibrated + 1 / tested)))
+
+
+def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, Any], alpha: float) -> dict[str, Any]:
+    """Return how often a `flag` is right where 1, 5 or 50 % of the photos are AI-generated.
+
+    Bayes' rule on the measured shares of AI images and of reals that are flagged, with AI_PRIOR set to the true share
+    and with AI_PRIOR left at 0.5.
+
+    Args:
+        labels: uint8 [N], 1 = AI-generated, both present.
+        probability: float [N], calibrated P(AI-generated).
+        in_domain: bool [N].
+        card: the model's card.
+        alpha: one of its levels.
+
+    Returns:
+        For each prior: `generated_flagged`, `reals_flagged`, `reviewed` (at that mixture), `flag_is_right` (the share
+        of flags that are AI images), `flag_is_right_at_least` (the same with the upper end of the 95 % interval of
+        Clopper & Pearson 1934 for the reals flagged), and `with_ai_prior_0.5`, `flag_is_right` without the setting.
+    """
+    base = card["calibration"]["prior_ai"]
+    shift = np.vectorize(decision.shift_prior)
+    real, generated = labels == 0, labels == 1
+
+    def shares(prior: float) -> tuple[Decisions, float, float]:
+        made = decisions(shift(probability, prior, base), in_domain, decision.thresholds(card, alpha, prior))
+        return made, float((made[generated] == "flag").mean()), float((made[real] == "flag").mean())
+
+    def right(prior: float, hits: float, false_alarms: float) -> float | None:
+        flags = prior * hits + (1 - prior) * false_alarms
+        return prior * hits / flags if flags else None  # nothing is flagged
+
+    result: dict[str, Any] = {}
+    _, *untouched = shares(base)
+    for prior in PRIORS:
+        made, hits, false_alarms = shares(prior)
+        count = int((made[real] == "flag").sum())
+        most = float(beta.ppf(0.975, count + 1, real.sum() - count)) if count < real.sum() else 1.0
+        review = [float((made[rows] == "review").mean()) for rows in (real, generated)]
+        result[f"prior_{prior:g}"] = {
+            "generated_flagged": hits,
+            "reals_flagged": false_alarms,
+            "reviewed": (1 - prior) * review[0] + prior * review[1],
+            "flag_is_right": right(prior, hits, false_alarms),
+            "flag_is_right_at_least": right(prior, hits, most),
+            "with_ai_prior_0.5": right(prior, *untouched),
+        }
+    final: dict[str, Any] = rounded(result)
+    return final
+
+
+def figures(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, Any]) -> dict[str, Any]:
     """Return every figure of one scored set.
 
     Args:
@@ -66,10 +133,10 @@ def figures(
     }
     for alpha in card["thresholds"]["flag"]:
         limits = decision.thresholds(card, float(alpha), card["calibration"]["prior_ai"])
-        pairs = zip(probability.tolist(), in_domain.tolist(), strict=True)
-        made = np.array([decision.decide(p, inside, limits) for p, inside in pairs])
+        made = decisions(probability, in_domain, limits)
         result["decisions"][f"alpha_{alpha}"] = {
             "reals_flagged": float((made[labels == 0] == "flag").mean()),
+            "reals_flagged_at_most": flag_bound(float(alpha), card["calibration"]["reals"], int((labels == 0).sum())),
             "generated_flagged": float((made[labels == 1] == "flag").mean()),
             "generated_cleared": float((made[labels == 1] == "clear").mean()),
             "reviewed": float((made == "review").mean()),
@@ -99,7 +166,7 @@ def draw(folder: Path, labels: Labels, probability: Float) -> None:
         save_figure(folder / name, panel)
 
 
-def draw_curves(path: Path, rows: list[dict[str, float]]) -> None:
+def draw_training(path: Path, rows: list[dict[str, float]]) -> None:
     """Write the training curves as one picture."""
 
     def panel(ax: Any) -> None:
@@ -114,9 +181,10 @@ def draw_curves(path: Path, rows: list[dict[str, float]]) -> None:
     save_figure(path, panel)
 
 
-def save_figure(path: Path, panel: Any) -> None:
+def save_figure(path: Path, panel: Any, rows: int = 1, columns: int = 1) -> None:
     """Draw with `panel(axes)` and write the picture, whole or not at all."""
-    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    size = (5, 4) if rows == columns == 1 else (3.5 * columns, 3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
     panel(axes)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})

@@ -10,9 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file, write_json
+from stages.assessment import AssessmentParams, assess
+from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data import load_images
-from stages.scoring import open_detector, score, slices
+from stages.download import NAMES, RAW
+from stages.outside import large_photos
+from stages.scoring import figures_of, open_detector, score
+from stages.slicing import cifar_classes
 
 CANDIDATE = Path("build/detector.onnx")
 REFERENCE = Path("build/reference.npz")
@@ -21,11 +25,18 @@ TEST = Path("build/dataset/test.safetensors")
 MODEL = Path("models/detector.onnx")
 MODEL_REFERENCE = Path("models/reference.npz")
 CARD = Path("models/card.json")
+PLOTS = Path("models/plots")
+NEW_PLOTS = Path("build/release_plots")
 LEDGER = Path("reports/test_ledger.jsonl")  # one line for each reading of the test set
 REPORT = Path("reports/release.json")
+EXPERIMENT = "DVC_EXP_BASELINE_REV" in os.environ  # set by `dvc exp run`: never releases, never reads test
+EXPERIMENTS = {  # by bench/: the file, and the training param that it changes
+    "seeds": (Path("reports/seeds.json"), "seed"),
+    "own_photos": (Path("reports/own_photos.json"), "epochs"),
+}
 
 
-class ReleaseParams(Params):
+class ReleaseParams(AssessmentParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
@@ -71,8 +82,10 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     detector = open_detector(CANDIDATE)
     if released and same_model(released["model"], detector.card):
         print("release: the candidate is the released model")
+        if not EXPERIMENT and released.get("experiments") != (found := experiments(released["model"])):
+            write_json(CARD, released | {"experiments": found})
         return _report(released)
-    if "DVC_EXP_BASELINE_REV" in os.environ:  # set by `dvc exp run`: experiments never release, never read test
+    if EXPERIMENT:
         return decision | {"decision": "disabled", "reasons": ["experiments are compared on validation"]}
     if not params.enabled:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
@@ -81,7 +94,9 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     if reasons := refusals(params, validation, size, released, detector.version):
         return decision | {"decision": "refused", "reasons": reasons}
 
+    large = large_photos()  # before test is opened: a fault of theirs must not cost a reading
     test = load_images(TEST)
+    classes = cifar_classes(test.images, RAW, NAMES)
     own = test.flags["own"] == 1
     once = (test.flags["duplicate"] == 0) & (test.flags["leaked"] == 0)
     rows = {"test": ~own, "test_without_duplicates_and_leaks": ~own & once, "test_own_photos": own}
@@ -89,7 +104,9 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     entry = {"read_at": datetime.now(UTC).isoformat(timespec="seconds"), "version": detector.version} | decision
     with LEDGER.open("a", encoding="utf-8") as ledger:
         ledger.write(json.dumps(entry) + "\n")
-    figures = slices(detector, test, score(detector, test, "test"), rows)
+    scored = score(detector, test, "test")
+    figures = figures_of(detector, test, scored, rows)
+    assessment = assess(detector, test, scored, params, NEW_PLOTS, seed=1, classes=classes, large_photos=large)
     card = {
         "version": detector.version,
         "sha256": decision["candidate_sha256"],
@@ -97,9 +114,12 @@ def release(params: ReleaseParams) -> dict[str, Any]:
         "released_at": entry["read_at"],
         "validation": validation,
         "metrics": figures,
+        "assessment": assessment,
+        "experiments": experiments(detector.card),
         "model": detector.card,
     }
-    for source, target in ((CANDIDATE, MODEL), (REFERENCE, MODEL_REFERENCE)):
+    pictures = [(picture, PLOTS / picture.name) for picture in sorted(NEW_PLOTS.glob("*.png"))]
+    for source, target in ((CANDIDATE, MODEL), (REFERENCE, MODEL_REFERENCE), *pictures):
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
     write_json(CARD, card)
@@ -113,6 +133,20 @@ def same_model(one: dict[str, Any], other: dict[str, Any]) -> bool:
     The files' bytes are not asked: another processor's arithmetic gives the statistics in them other last digits.
     """
     return all(one[key] == other[key] for key in ("version", "checkpoint_sha256", "data", "params"))
+
+
+def experiments(card: dict[str, Any]) -> dict[str, Any]:
+    """Return what bench/seeds.py and bench/own_photos.py found on validation with this model's own training params."""
+    found: dict[str, Any] = {}
+    for name, (path, free) in EXPERIMENTS.items():
+        if path.exists():
+            experiment = json.loads(path.read_text(encoding="utf-8"))
+            params = experiment.pop("train")
+            if all(card["params"]["train"].get(key) == value for key, value in params.items() if key != free):
+                found[name] = experiment
+            else:
+                print(f"release: {path} stays out of the card: it is of other training params")
+    return found
 
 
 def _report(card: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +182,7 @@ def main() -> None:
     decision = release(params)
     if not CARD.exists():  # DVC would complain of missing outputs, and not say why they are missing
         raise StageError(f"nothing is released yet, and the candidate is not: {'; '.join(decision['reasons'])}")
+    PLOTS.mkdir(exist_ok=True)  # an output: DVC would miss it beside a release from before there were plots
     write_json(REPORT, decision)
     print(f"release: {decision['decision']}", *decision["reasons"], sep="\n  ")
 

@@ -1,4 +1,4 @@
-"""Write the figures of models/card.json into README.md: python -m stages.report
+"""Write the figures of models/card.json into README.md and docs/MODEL_CARD.md: python -m stages.report
 
 Not a stage: the README is prose around figures that the release stage wrote.
 """
@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from stages.model_card import model_card, table
+
 CARD = Path("models/card.json")
+MODEL_CARD = Path("docs/MODEL_CARD.md")
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- figures of models/card.json -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
@@ -20,18 +23,16 @@ def figures_table(card: dict[str, Any]) -> str:
         "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
         "validation": card["validation"],
     }
-    rows: list[tuple[str, list[str]]] = [("images", [f"{c['images']:,}" for c in columns.values()])]
+    rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
     for name, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("F1", "f1"), ("ECE (15 bins)", "ece")):
-        rows.append((name, [f"{c[key]:.4f}" for c in columns.values()]))
+        rows.append([name, *(f"{c[key]:.4f}" for c in columns.values())])
     for name, key in (
         ("real photos flagged (at most 1 % promised)", "reals_flagged"),
         ("AI images flagged", "generated_flagged"),
         ("sent to review", "reviewed"),
     ):
-        rows.append((name, [f"{c['decisions']['alpha_0.01'][key]:.2%}" for c in columns.values()]))
-    lines = [f"| version {card['version']} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(values)} |" for name, values in rows]
-    return "\n".join(lines) + "\n"
+        rows.append([name, *(f"{c['decisions']['alpha_0.01'][key]:.2%}" for c in columns.values())])
+    return table([f"version {card['version']}", *columns], rows)
 
 
 def with_figures(readme: str, card: dict[str, Any]) -> str:
@@ -40,9 +41,10 @@ def with_figures(readme: str, card: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Bring README.md up to date."""
+    """Bring both up to date."""
     card = json.loads(CARD.read_text(encoding="utf-8"))
     README.write_text(with_figures(README.read_text(encoding="utf-8"), card), encoding="utf-8")
+    MODEL_CARD.write_text(model_card(card), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Score image sets through the very file and code that serve."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,19 @@ class Scored:
     distance: Float
     embedding: npt.NDArray[np.float32]
 
+    def take(self, rows: npt.NDArray[np.int64]) -> "Scored":
+        """Return the scores of the given rows."""
+        return Scored(self.probability[rows], self.distance[rows], self.embedding[rows])
+
 
 def open_detector(path: Path) -> Detector:
-    """Load a model file for one thread.
+    """Load a model file, to be run on all cores.
 
     Raises:
         StageError: the file is truncated or of another format.
     """
     try:
-        return Detector(path)
+        return Detector(path, threads=os.cpu_count() or 1)
     except ModelError as error:
         raise StageError(str(error)) from error
 
@@ -51,12 +56,12 @@ def score(detector: Detector, data: ImageSet, what: str) -> Scored:
     )
 
 
-def slices(
+def figures_of(
     detector: Detector, data: ImageSet, scored: Scored, rows: dict[str, npt.NDArray[np.bool_]]
 ) -> dict[str, Any]:
     """Return the figures of each named selection of rows that holds both classes.
 
-    The photos' geometry is that of the training photos by construction, so the embedding alone decides the domain.
+    The photos' geometry is that of the training photos by construction, so embedding and texture decide the domain.
     """
     inside = scored.distance <= detector.card["domain"]["threshold"]
     return {

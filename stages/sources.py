@@ -22,7 +22,7 @@ def from_archive(path: Path) -> Iterator[Row]:
         StageError: the archive is missing, truncated or of another format.
     """
     try:
-        for name, data in _members(path):
+        for name, data in members(path):
             if (match := LAYOUT.search(name)) is not None:
                 split, label = match[1].lower(), match[2].upper()
                 yield data, int(label == "FAKE"), int(split == "test"), name
@@ -32,7 +32,8 @@ def from_archive(path: Path) -> Iterator[Row]:
         raise StageError(f"{path} is truncated or no zip or tar archive ({error}): fetch it again") from error
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of every file of a folder, zip or tar.*."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file():

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
+from stages.model_card import model_card
 from stages.report import BLOCK, with_figures
 
 REPO = Path(__file__).resolve().parents[1]
@@ -14,6 +16,30 @@ def test_the_figures_are_those_of_the_released_model() -> None:
     card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
     assert BLOCK.search(readme)
     assert with_figures(readme, card) == readme, "run 'python -m stages.report'"
+
+
+def test_the_model_card_is_that_of_the_released_model() -> None:
+    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    written = (REPO / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
+    assert model_card(card) == written, "run 'python -m stages.report'"
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", written):
+        assert (REPO / "docs" / picture).resolve().is_file(), picture
+
+
+def test_the_released_model_keeps_its_promises() -> None:
+    """As measured on test, at release."""
+    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    test, robustness = card["metrics"]["test"], card["assessment"]["robustness"]
+    assert test["ece"] <= 0.01
+    assert 1 - test["in_domain_share"] <= card["model"]["domain"]["out_share"] + 0.003  # both counted on samples
+    for found in test["decisions"].values():
+        assert found["reals_flagged"] <= found["reals_flagged_at_most"]
+    assert robustness["jpeg"]["40"]["accuracy"] >= 0.958
+    assert robustness["blur"]["0.6"]["accuracy"] >= 0.874
+    assert robustness["noise"]["0.1"]["accuracy"] >= 0.95
+    explained = card["assessment"]["explanation"]
+    assert explained["deletion"]["map_area"] < explained["deletion"]["random_area"]
+    assert explained["insertion"]["map_area"] > explained["insertion"]["random_area"]
 
 
 def test_the_released_files_fit_together() -> None:

@@ -30,7 +30,7 @@ CARD: dict[str, Any] = {
         "std": [0.5, 0.5, 0.5],
     },
     "head_bias": HEAD_BIAS,
-    "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0, "prior_ai": 0.5, "images": 100},
+    "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0, "prior_ai": 0.5, "images": 100, "reals": 50},
     "thresholds": {
         "flag": {"0.05": 0.7, "0.01": 0.8, "0.005": 0.85, "0.001": 0.9},
         "clear": 0.2,

@@ -24,7 +24,7 @@ RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
 
 @pytest.fixture
 def gates(tiny_params) -> ReleaseParams:
-    changes = {"min_accuracy": 0.965, "min_auc": 0.99, "max_ece": 0.02}
+    changes = {"min_accuracy": 0.965, "min_auc": 0.99, "max_ece": 0.02, "max_accuracy_loss": 0.002}
     return ReleaseParams.model_validate(tiny_params(release=changes)["release"])
 
 
@@ -55,6 +55,10 @@ def candidate(trained, workspace):
     return workspace
 
 
+def files_of(folder: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
 def decision() -> str:
     return json.loads(Path("reports/release.json").read_text(encoding="utf-8"))["decision"]
 
@@ -67,12 +71,24 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
     assert card["metrics"]["test"]["images"] == 80
     assert card["metrics"]["test_without_duplicates_and_leaks"]["images"] == 78
     assert card["model"] == Detector("models/detector.onnx").card
-    released = {path: path.read_bytes() for path in Path("models").iterdir()}
+    released = files_of("models")
+    assert {"robustness.png", "deletion_insertion.png", "reliability.png"} <= {path.name for path in released}
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
 
     report = Path("reports/release.json").read_text(encoding="utf-8")
     assert "is the released model" in candidate.run("release").stdout
     assert Path("reports/release.json").read_text(encoding="utf-8") == report
+
+    # An experiment that ends after the release joins the card; one of another training does not.
+    train = card["model"]["params"]["train"]
+    for seed_params, joins in ((train | {"epochs": 99}, False), (train | {"seed": None}, True)):
+        seeds = {"train": seed_params, "seeds": {"0": {}}, "summary": {}}  # as bench/seeds.py writes it
+        Path("reports/seeds.json").write_text(json.dumps(seeds), encoding="utf-8")
+        assert candidate.run("release").returncode == 0
+        with_seeds = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
+        assert ("seeds" in with_seeds["experiments"]) == joins
+    assert with_seeds | {"experiments": {}} == card
+    released = files_of("models")
 
     candidate.params(export={"flip_average": False})  # another candidate of the same version
     for stage in ("export", "evaluate", "release"):
@@ -88,7 +104,7 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
     candidate.params(export={"version": "1.1.0", "flip_average": False})
     assert candidate.run("release", DVC_EXP_BASELINE_REV="abc").returncode == 0
     assert decision() == "disabled"
-    assert released == {path: path.read_bytes() for path in Path("models").iterdir()}
+    assert released == files_of("models")
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
 
     assert candidate.run("release").returncode == 0
@@ -102,6 +118,14 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
 def test_a_refusal_before_the_first_release_says_why(candidate) -> None:
     candidate.params(release={"min_auc": 1.0, "min_accuracy": 1.0})
     candidate.refuses("release", "nothing is released yet", "accuracy")
+    assert not LEDGER.exists()
+
+
+def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.tar").write_text("no archive")
+    for path, words in (("missing", "no folder"), ("empty", "no photo"), ("text.tar", "no folder, zip or tar")):
+        candidate.refuses("release", "LARGE_PHOTOS", words, LARGE_PHOTOS=str(tmp_path / path))
     assert not LEDGER.exists()
 
 

@@ -1,0 +1,81 @@
+"""How much of a figure is the seed's doing: train again with other seeds and compare on validation.
+
+python bench/seeds.py 1 2        hours on a CPU; stopped and started again, it goes on
+
+Each seed trains, exports and evaluates as params.yaml says, in build/seeds/<seed>, on the data of the last `dvc repro`.
+reports/seeds.json then holds every seed's figures beside those of the repository's own training, mean and spread;
+`dvc repro --single-item --force release` puts them into the released model's card, and reads no test for it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from workspace import REPO, Workspace
+
+from service.card import read_card
+from stages.common import write_json
+
+OUT = REPO / "reports/seeds.json"
+FIGURES = {
+    "accuracy": ("validation", "accuracy"),
+    "auc": ("validation", "auc"),
+    "ece": ("validation", "ece"),
+    "reals_flagged": ("validation", "decisions", "alpha_0.01", "reals_flagged"),
+    "generated_flagged": ("validation", "decisions", "alpha_0.01", "generated_flagged"),
+    "accuracy_jpeg_40": ("robustness", "jpeg", "40", "accuracy"),
+    "accuracy_blur_0.6": ("robustness", "blur", "0.6", "accuracy"),
+    "accuracy_noise_0.1": ("robustness", "noise", "0.1", "accuracy"),
+}
+
+
+def figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """Pick the compared figures out of a reports/metrics.json."""
+    picked = {}
+    for name, keys in FIGURES.items():
+        value: Any = metrics
+        for key in keys:
+            value = value[key]
+        picked[name] = value
+    return picked
+
+
+def summary(seeds: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean and sample standard deviation of each figure over the seeds."""
+    columns = {name: [found[name] for found in seeds.values()] for name in FIGURES}
+    return {
+        name: {"mean": round(statistics.mean(values), 6), "spread": round(statistics.stdev(values), 6)}
+        for name, values in columns.items()
+    }
+
+
+def main() -> None:
+    """Train every seed named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--folder", type=Path, default=REPO / "build/seeds")
+    arguments = parser.parse_args()
+    train = read_card(REPO / "build/detector.onnx")["params"]["train"]  # what reports/metrics.json is about
+    if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
+    found = {str(train["seed"]): figures(json.loads((REPO / "reports/metrics.json").read_text(encoding="utf-8")))}
+    for seed in arguments.seeds:
+        workspace = Workspace(arguments.folder / str(seed), train={"seed": seed})
+        if not (workspace.folder / "reports/metrics.json").exists():
+            workspace.take("build/dataset", "build/raw", "reports/dataset.json")
+            if not (workspace.folder / "models/checkpoint.safetensors").exists():
+                workspace.run("train")
+            workspace.run("export", "evaluate")
+        trained = read_card(workspace.folder / "build/detector.onnx")["params"]["train"]
+        if trained | {"seed": None} != train | {"seed": None}:
+            sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
+        found[str(seed)] = figures(workspace.json("reports/metrics.json"))
+    write_json(OUT, {"train": train, "seeds": found, "summary": summary(found)})
+    print(OUT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The benches that the model card rests on."""
+
+import importlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from stages.download import RAW
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch):
+    """Import a script of bench/ as Python does that runs it."""
+    monkeypatch.syspath_prepend(REPO / "bench")
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+@pytest.mark.slow
+def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: Path) -> None:
+    command = [sys.executable, "bench/rescore.py", shared_dir / "data/cifake.tar.xz"]
+    printed = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True).stdout
+    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    found = re.fullmatch(r"20,000 test images, accuracy (\S+)\n", printed)
+    assert found, printed
+    assert float(found[1]) == pytest.approx(card["metrics"]["test"]["accuracy"], abs=1e-4)  # two images
+
+
+def test_seeds_are_compared_by_figures_that_evaluate_writes(bench) -> None:
+    seeds = bench("seeds")
+    metrics = json.loads((REPO / "reports/metrics.json").read_text(encoding="utf-8"))
+    picked = seeds.figures(metrics)
+    assert picked["accuracy"] == metrics["validation"]["accuracy"]
+    other = {name: value + 0.02 for name, value in picked.items()}
+    for name, found in seeds.summary({"0": picked, "1": other}).items():
+        assert found["mean"] == pytest.approx(picked[name] + 0.01, abs=1e-6)
+        assert found["spread"] == pytest.approx(0.02 / 2**0.5, abs=1e-6)
+
+
+def test_a_workspace_changes_params_and_copies_nothing(bench, tmp_path: Path) -> None:
+    workspace = bench("workspace").Workspace(tmp_path / "space", train={"seed": 7})
+    assert workspace.params["train"]["seed"] == 7
+    assert "seed: 7" in (tmp_path / "space/params.yaml").read_text(encoding="utf-8")
+    workspace.take("reports/dataset.json")
+    workspace.take("reports/dataset.json")
+    assert workspace.json("reports/dataset.json")["dataset"] == "cifake"
+    assert (tmp_path / "space/reports/dataset.json").is_symlink()
+    with pytest.raises(SystemExit, match="other params"):
+        bench("workspace").Workspace(tmp_path / "space", train={"seed": 8})
+    synthetic = {"dataset": "synthetic", "synthetic_images": 100}
+    other = bench("workspace").Workspace(tmp_path / "other", download=synthetic)
+    other.run("download")
+    assert (other.folder / RAW).is_file()
+
+
+def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for name in ("real/a.jpg", "shop/ai_generated/b.jpg", "README"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"abc"))
+    bench("own_photos").unpack(tmp_path / "photos.tar", tmp_path / "data")
+    found = sorted(path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.jpg"))
+    assert found == ["ai_generated/b.jpg", "real/a.jpg"]
