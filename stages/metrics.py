@@ -74,6 +74,7 @@ def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, 
         For each prior: `generated_flagged`, `reals_flagged`, `reviewed` (at that mixture), `flag_is_right` (the share
         of flags that are AI images), `flag_is_right_at_least` (the same with the upper end of the 95 % interval of
         Clopper & Pearson 1934 for the reals flagged), and `with_ai_prior_0.5`, `flag_is_right` without the setting.
+        What is told of flags is left out where there are none.
     """
     base = card["calibration"]["prior_ai"]
     shift = np.vectorize(decision.shift_prior)
@@ -94,7 +95,7 @@ def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, 
         count = int((made[real] == "flag").sum())
         most = float(beta.ppf(0.975, count + 1, real.sum() - count)) if count < real.sum() else 1.0
         review = [float((made[rows] == "review").mean()) for rows in (real, generated)]
-        result[f"prior_{prior:g}"] = {
+        row = {
             "generated_flagged": hits,
             "reals_flagged": false_alarms,
             "reviewed": (1 - prior) * review[0] + prior * review[1],
@@ -102,6 +103,7 @@ def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, 
             "flag_is_right_at_least": right(prior, hits, most),
             "with_ai_prior_0.5": right(prior, *untouched),
         }
+        result[f"prior_{prior:g}"] = {name: value for name, value in row.items() if value is not None}
     final: dict[str, Any] = rounded(result)
     return final
 

@@ -73,7 +73,7 @@ def _calibration(card: dict[str, Any]) -> str:
         [
             f"{float(prior.removeprefix('prior_')):.0%}",
             *(
-                "–" if found[key] is None else PERCENT(found[key])
+                PERCENT(found[key]) if key in found else "–"
                 for key in ("flag_is_right", "flag_is_right_at_least", "with_ai_prior_0.5")
             ),
             PERCENT(found["generated_flagged"]),
