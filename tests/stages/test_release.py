@@ -121,6 +121,7 @@ def test_a_refusal_before_the_first_release_says_why(candidate) -> None:
     assert not LEDGER.exists()
 
 
+@pytest.mark.slow
 def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.tar").write_text("no archive")
