@@ -63,11 +63,11 @@ $(VENV)/bin/python:
 
 # A stamp is younger than what it was installed from, so that a second call installs nothing.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing what serving needs into $(VENV): about a minute, 0.5 GB"
-	@$(INSTALL) -e . -c constraints.txt
+	@echo "Installing what serving and the drift monitor need into $(VENV): one or two minutes, 1.1 GB"
+	@$(INSTALL) -e '.[monitor]' -c constraints.txt
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what serving, training and the tests need into $(VENV): some minutes, 2 GB or more"
-	@$(INSTALL) -e '.[train,dev]' -c constraints.txt
+	@$(INSTALL) -e '.[monitor,train,dev]' -c constraints.txt
 	@touch $@ $(VENV)/.serve

@@ -484,7 +484,7 @@ def judge(clients: Clients, server: Server, database: Path, workers: list[int], 
     growth = {
         f"worker {place}": memory(clients.memory[pid]) for place, pid in enumerate(workers, 1) if pid in survivors
     }
-    restarts = printed.count(" initialized") - len(workers)
+    restarts = server.starts() - len(workers)
     shed = sum(count for (_, status), count in seen.counts.items() if status == "503") / seen.counts.total()
 
     faults += compare("rows of predictions", seen.rows, rows, seen.left)
@@ -553,6 +553,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "soak.json")
     options = parser.parse_args()
     settings = {"API_KEYS": f"soak:{KEY}", "WORKERS": "2", "RATE_LIMITS": "false", "OMP_WAIT_POLICY": "PASSIVE"}
+    settings["MONITOR"] = "true"
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         with serving(folder, is_ready, **settings) as server:

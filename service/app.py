@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 from service.errors import ApiError, detail_of, error_answer, error_name
 from service.images import ImageError
 from service.openapi import page, schema
-from service.routes import facts, feedback, predictions
+from service.routes import drift, facts, feedback, predictions
 from service.settings import Settings
 from service.worker import start_worker
 
@@ -67,7 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would name the Host that the client claims
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
-    for routes in (predictions, feedback, facts):
+    app.state.monitor = None
+    for routes in (predictions, feedback, drift, facts):
         app.include_router(routes.router)
 
     @app.get("/", include_in_schema=False)

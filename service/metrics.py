@@ -21,6 +21,8 @@ _PATHS = frozenset(
         "/",
         "/docs",
         "/drift",
+        "/drift/report",
+        "/drift/reports",
         "/feedback",
         "/health",
         "/healthz",
@@ -67,8 +69,23 @@ LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", mult
 LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
 LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")
 LOG_LOST = Counter("aidetect_prediction_log_lost", "Predictions that never reached the log")
-DRIFT_SCORE = Gauge("aidetect_drift_score", "Largest KS statistic", multiprocess_mode="mostrecent")
-DRIFT = Gauge("aidetect_drift_detected", "1 while drift is detected", multiprocess_mode="mostrecent")
+DRIFT_SCORE = Gauge(
+    "aidetect_drift_score", "Largest difference between window and reference, 0 to 1", multiprocess_mode="mostrecent"
+)
+DRIFT = Gauge("aidetect_drift_detected", "1 while the newest window drifts", multiprocess_mode="mostrecent")
+DRIFT_WINDOW = Gauge("aidetect_drift_window_size", "Predictions in the newest window", multiprocess_mode="mostrecent")
+DRIFT_ACCURACY = Gauge(
+    "aidetect_drift_estimated_accuracy", "Accuracy of the newest window, without labels", multiprocess_mode="mostrecent"
+)
+DRIFT_CHECKS = Gauge(
+    "aidetect_drift_checks_in_a_row",
+    "Disjoint windows that drifted one after the other",
+    multiprocess_mode="mostrecent",
+)
+DRIFT_LOOKED = Gauge(
+    "aidetect_drift_looked_timestamp_seconds", "When the monitor looked last", multiprocess_mode="mostrecent"
+)
+DRIFT_ERRORS = Counter("aidetect_drift_errors", "Looks of the monitor that failed; each is tried again")
 
 
 @dataclass
@@ -117,6 +134,11 @@ def _all_workers() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
     return registry
+
+
+def stand_aside() -> None:
+    """Keep a process that is no worker out of the gauge where the least of all processes counts."""
+    LOADED.set(1)
 
 
 def forget_dead_workers() -> None:

@@ -15,13 +15,13 @@ from service.settings import Settings
 
 _ERRORS = {
     401: "no API key, or an unknown one, where keys are asked for",
-    404: "no such prediction",
+    404: "no such prediction, or no such report",
     408: "the body did not arrive in time",
     413: "file, body or photo too large",
     415: "another type of body, an encoded body, or a photo that is no JPEG, PNG or WebP",
     422: "fields missing or wrong, or a corrupt or too small photo",
     429: "too many requests of one client, where rate limits are on",
-    503: "too busy, or no model is loaded, or the prediction log does not answer",
+    503: "too busy, or no model is loaded, or the prediction log or the drift monitor does not answer",
 }
 _PROBES = {
     "/livez": "The process lives",

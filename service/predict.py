@@ -9,6 +9,7 @@ from PIL import Image
 from service import decision, images, metrics, schemas
 from service.detector import Detector, Scores
 from service.images import ImageError
+from service.jpeg import jpeg_quality
 from service.prediction_log import EMBEDDING_COMPONENTS, PredictionLog, now
 from service.provenance import ai_markers
 from service.settings import Settings
@@ -23,12 +24,14 @@ class Photo:
         width: upright, in pixels.
         height: likewise.
         pixels: uint8 [H, W, 3], as the model takes it.
+        jpeg_quality: of the file, 1 to 100; 0: no JPEG.
         ai_markers: what the file says about its making.
     """
 
     width: int
     height: int
     pixels: images.Uint8
+    jpeg_quality: int
     ai_markers: list[str]
 
 
@@ -50,7 +53,7 @@ def prepare(data: bytes, detector: Detector, settings: Settings) -> tuple[Photo,
         raise
     metrics.IMAGE_SIZE.observe(len(data))
     pixels = images.resize(image, detector.height, detector.width)
-    return Photo(image.width, image.height, pixels, ai_markers(data)), image
+    return Photo(image.width, image.height, pixels, jpeg_quality(data), ai_markers(data)), image
 
 
 def score(
@@ -88,6 +91,7 @@ def score(
                 "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
                 "width": photo.width,
                 "height": photo.height,
+                "jpeg_quality": photo.jpeg_quality,
             }
             for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
         ]

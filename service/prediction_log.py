@@ -17,23 +17,28 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Connection,
     DateTime,
     Engine,
     Float,
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
+    and_,
     create_engine,
     delete,
     event,
     func,
     insert,
+    inspect,
     make_url,
     select,
+    text,
 )
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from service import metrics
 
@@ -66,6 +71,7 @@ PREDICTIONS = Table(
     Column("embedding", JSON, nullable=False),  # the first EMBEDDING_COMPONENTS numbers
     Column("width", Integer, nullable=False),  # of the photo as it came, upright, in pixels
     Column("height", Integer, nullable=False),
+    Column("jpeg_quality", Integer),  # 1 to 100; 0: no JPEG; null: a row from before there was this column
 )
 FEEDBACK = Table(
     "feedback",
@@ -136,6 +142,56 @@ class PredictionLog:
             .order_by(PREDICTIONS.c.id.desc())
             .limit(limit)
         )
+        return self._read(query)
+
+    def between(self, model_version: str, since: datetime, until: datetime, limit: int) -> list[dict[str, Any]]:
+        """Return the rows of a model version with `since` <= time < `until` (UTC, without zone), newest first.
+
+        Of more than `limit` a random part is returned, so that it stands for the whole time.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        inside = and_(
+            PREDICTIONS.c.model_version == model_version, PREDICTIONS.c.time >= since, PREDICTIONS.c.time < until
+        )
+        chosen = select(PREDICTIONS.c.id).where(inside).order_by(func.random()).limit(limit)
+        return self._read(select(PREDICTIONS).where(PREDICTIONS.c.id.in_(chosen)).order_by(PREDICTIONS.c.id.desc()))
+
+    def newest(self, model_version: str) -> int:
+        """Return the id of the newest row of a model version; 0 where there is none.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        query = select(func.max(PREDICTIONS.c.id)).where(PREDICTIONS.c.model_version == model_version)
+        with self._open().connect() as connection:
+            return connection.execute(query).scalar() or 0
+
+    def count_after(self, model_version: str, row_id: int) -> int:
+        """Return how many rows of a model version came after the one with this id.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        later = and_(PREDICTIONS.c.model_version == model_version, PREDICTIONS.c.id > row_id)
+        with self._open().connect() as connection:
+            return connection.execute(select(func.count()).where(later)).scalar_one()
+
+    def labels(self, request_ids: Sequence[str]) -> dict[str, str]:
+        """Return what moderators said last of these predictions; those without a word are left out.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        found: dict[str, str] = {}
+        for start in range(0, len(request_ids), 500):  # databases limit the values of one query
+            some = FEEDBACK.c.request_id.in_(request_ids[start : start + 500])
+            query = select(FEEDBACK.c.request_id, FEEDBACK.c.label).where(some).order_by(FEEDBACK.c.id)
+            found |= {row["request_id"]: row["label"] for row in self._read(query)}
+        return found
+
+    def _read(self, query: Select[Any]) -> list[dict[str, Any]]:
         with self._open().connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -232,10 +288,20 @@ class PredictionLog:
                         connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
                     for table in _METADATA.sorted_tables:
                         connection.execute(CreateTable(table, if_not_exists=True))
+                        _add_columns(connection, table)
                     for index in _INDEXES:
                         connection.execute(CreateIndex(index, if_not_exists=True))
                 self._engine = engine
             return self._engine
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    """Give a log of an earlier version the columns that came since; they are all nullable."""
+    known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in known:
+            said = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {said}"))
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

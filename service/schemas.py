@@ -127,7 +127,7 @@ class HealthResponse(Schema):
     model_version: str = Field(description="'unknown' while no model is loaded")
     uptime_seconds: float = Field(ge=0, description="of the worker that answers")
     active_requests: int = Field(description="of all workers, this one included")
-    drift_detected: bool = Field(description="as /drift said last, at most a minute ago")
+    drift_detected: bool = Field(description="as the drift monitor saw last")
     predictions_total: int = Field(description="photos answered by all workers since the service started")
     request_id: str
 
@@ -169,8 +169,8 @@ class DriftColumn(Schema):
     """One column's test."""
 
     name: str
-    test: Literal["ks"] = Field(description="two-sample Kolmogorov-Smirnov")
-    statistic: float = Field(ge=0, le=1)
+    test: Literal["z", "ks"] = Field(description="two-proportion z-test, or two-sample Kolmogorov-Smirnov")
+    statistic: float = Field(ge=0, le=1, description="how far window and reference lie apart")
     p_value: float = Field(ge=0, le=1)
     threshold: float = Field(description="drifted where the p-value is below")
     drifted: bool
@@ -179,28 +179,69 @@ class DriftColumn(Schema):
 class DriftReference(Schema):
     """What the window is compared with."""
 
-    name: str
+    name: str = Field(description="reference.npz, the model's own, or the name of the one that was adopted")
     rows: int
-    ai_share: float = Field(description="share of AI images in it, by its labels")
+    ai_share: float = Field(description="share of AI images in it: by labels; of an adopted one as its scores say")
+    adopted: datetime | None = Field(description="when; null: the model's own")
+    note: str | None = Field(description="why it is not the one that was adopted, where that is so")
+
+
+class Reviewed(Schema):
+    """Of reviewed photos only: they are no random choice."""
+
+    photos: int = Field(description="of the window, those with a moderator's verdict")
+    accuracy: float = Field(ge=0, le=1)
+    ai_share: float = Field(ge=0, le=1, description="by the moderators' verdicts")
+    false_accusations: int = Field(description="called AI-generated, and real")
+    missed: int = Field(description="called real, and AI-generated")
 
 
 class DriftResponse(Schema):
     """Is what we see now unlike what the model was calibrated on?"""
 
-    timestamp: datetime
+    timestamp: datetime = Field(description="when the monitor looked")
+    age_seconds: float = Field(ge=0, description="how long ago that was")
     status: Literal["ok", "drift", "insufficient_data"]
-    window_size: int = Field(description="predictions looked at, the newest of this model version")
+    window_size: int = Field(description="predictions looked at, all of the model version in service")
+    window_start: datetime | None = Field(description="time of the first of them")
+    window_end: datetime | None
     mean_probability: float
     std_probability: float
     low_confidence_ratio: float
     prediction_ratio: PredictionRatio
     drift_detected: bool
-    drift_score: float = Field(ge=0, le=1, description="the largest KS statistic; 0 without enough data")
-    alerts: list[str]
+    drift_score: float = Field(ge=0, le=1, description="the largest statistic; 0 without enough data")
+    checks_in_a_row: int = Field(
+        ge=0, description="disjoint windows that drifted one after the other; pages start at 2"
+    )
+    alerts: list[str] = Field(description="what drifted in words, the largest difference first")
     columns: list[DriftColumn]
     estimated_accuracy: float | None = Field(
         description="mean of max(p, 1-p) over the window: the accuracy, if the calibration still holds (CBPE)"
     )
+    estimated_accuracy_interval: tuple[float, float] | None = Field(description="95 %")
+    reviewed: Reviewed | None = Field(description="null: too few photos of the window were reviewed")
     reference: DriftReference | None
     report_url: str | None = Field(description="HTML report of the same window; null: there is none")
+    request_id: str
+
+
+class KeptReport(Schema):
+    """A check's report."""
+
+    name: str
+    timestamp: datetime
+    status: Literal["ok", "drift", "insufficient_data"]
+    window_size: int
+    drift_score: float
+    checks_in_a_row: int
+    alerts: list[str]
+    model_version: str
+    report_url: str
+
+
+class DriftReports(Schema):
+    """The kept reports, newest first."""
+
+    reports: list[KeptReport]
     request_id: str

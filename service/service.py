@@ -32,10 +32,19 @@ app = create_app(settings)
     # BentoML's own request metrics keep a time series for every path that any client ever asks for, without
     # bound; ours count the same by a fixed set of paths, and `/metrics` is a route of the application.
     metrics={"enabled": False},
+    runner_probe={"enabled": False},  # predictions do not need the drift monitor, so readiness does not either
 )
 @bentoml.asgi_app(app, path="/")
 class PhotoDetector:
     """Answers HTTP as docs/API.md says."""
+
+    if settings.monitored():
+        from service.monitor import Monitor  # needs the extra `monitor`
+
+        monitor = bentoml.depends(Monitor)
+
+    def __init__(self) -> None:
+        app.state.monitor = getattr(self, "monitor", None)
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's `/readyz`."""

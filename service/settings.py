@@ -2,6 +2,7 @@
 
 import ipaddress
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -88,7 +89,22 @@ class Settings(BaseSettings):
     log_retention_days: float = Field(
         default=90, ge=0, description="predictions and feedback older than this are deleted; 0 keeps them"
     )
-    drift_window: int = Field(default=500, ge=100, description="newest predictions that /drift looks at")
+
+    monitor: bool | None = Field(
+        default=None, description="watch for drift; unset: where Evidently is installed (extra 'monitor')"
+    )
+    drift_window: int = Field(default=500, ge=100, le=20_000, description="newest predictions that /drift looks at")
+    drift_max_age_seconds: float = Field(default=60, ge=1, description="how old an answer of /drift may be")
+    drift_check_seconds: float = Field(
+        default=3600, ge=1, description="shortest time between two checks; each takes DRIFT_WINDOW new predictions"
+    )
+    drift_url: str = Field(
+        default=str(ROOT / "build" / "drift"),
+        description="folder, or bucket such as s3://…, of the kept drift reports and of your own references",
+    )
+    drift_retention_days: float = Field(
+        default=30, ge=0, description="drift reports older than this are deleted; 0 keeps them"
+    )
 
     api_keys: Annotated[List, AfterValidator(_keys)] = Field(
         default=[], description="comma-separated 'name:key' or 'name:sha256:<hex>'; any key turns authentication on"
@@ -124,6 +140,10 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=25_000_000, ge=1, description="largest width x height of a photo")
     min_side: int = Field(default=16, ge=1, description="smallest shortest side of a photo, in pixels")
 
+    def monitored(self) -> bool:
+        """Tell whether this service watches for drift."""
+        return find_spec("evidently") is not None if self.monitor is None else self.monitor
+
     def rate_limited(self) -> bool:
         """Tell whether rate limits are on."""
         return self.aidetect_env == "production" if self.rate_limits is None else self.rate_limits
@@ -147,6 +167,10 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.require_auth and not self.accepted_keys():
             raise ValueError("REQUIRE_AUTH is set, but neither API_KEYS nor API_KEYS_FILE holds a key")
+        if self.monitor and find_spec("evidently") is None:
+            raise ValueError(
+                "MONITOR needs Evidently: pip install 'ai-product-photo-detector[monitor]', or MONITOR=off"
+            )
         if self.api_keys_file is not None and not self.accepted_keys():
             raise ValueError(f"API_KEYS_FILE={self.api_keys_file} holds no key")
         if self.max_images_in_flight < self.max_batch_images:

@@ -9,7 +9,6 @@ from service import metrics
 from service.admission import Slots
 from service.card import ModelError
 from service.detector import Detector
-from service.drift import DriftMonitor
 from service.errors import ApiError
 from service.prediction_log import PredictionLog
 from service.settings import Settings
@@ -27,12 +26,10 @@ class Model:
     Attributes:
         detector: the model.
         sha256: of its file.
-        drift: looks at its predictions.
     """
 
     detector: Detector
     sha256: str
-    drift: DriftMonitor
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def start_worker(settings: Settings) -> Worker:
     metrics.forget_dead_workers()
     log = PredictionLog(settings.log_url, settings.log_retention_days)
     try:
-        model = _load(settings, log)
+        model = _load(settings)
     except ModelError as error:
         logger.critical("%s; until then predictions and /readyz answer 503", error)
         model = None
@@ -89,10 +86,9 @@ def start_worker(settings: Settings) -> Worker:
     )
 
 
-def _load(settings: Settings, log: PredictionLog) -> Model:
+def _load(settings: Settings) -> Model:
     path = settings.model_path
     detector = Detector(path, alpha=settings.alpha, ai_prior=settings.ai_prior)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     metrics.MODEL.labels(detector.version, sha256).set(1)
-    monitor = DriftMonitor(log, path.with_name("reference.npz"), detector.version, settings.drift_window)
-    return Model(detector, sha256, monitor)
+    return Model(detector, sha256)

@@ -1,4 +1,4 @@
-"""For operators: health, the model's card, drift, metrics."""
+"""For operators: health, the model's card, metrics."""
 
 import json
 import time
@@ -8,11 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics, schemas
 from service.openapi import errors
-from service.routes.common import RequestId, WorkerOf, ask_log
+from service.routes.common import RequestId, WorkerOf
 
 router = APIRouter(responses=errors(503), tags=["facts"])
 
@@ -22,22 +21,18 @@ async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthRespo
     """Readiness and details; answers 200 either way."""
 
     def work() -> schemas.HealthResponse:
-        try:
-            drifted = worker.model is not None and worker.model.drift.detected()
-        except (SQLAlchemyError, OSError):
-            drifted = False  # the log is unreadable: /drift says so
         return schemas.HealthResponse(
             status="healthy" if worker.model else "unhealthy",
             model_loaded=worker.model is not None,
             model_version=worker.model.detector.version if worker.model else "unknown",
             uptime_seconds=round(time.monotonic() - worker.started, 3),
             active_requests=round(metrics.total("aidetect_active_requests")),
-            drift_detected=drifted,
+            drift_detected=metrics.total("aidetect_drift_detected") > 0,
             predictions_total=round(metrics.total("aidetect_predictions_total", status="success")),
             request_id=request_id,
         )
 
-    return await worker.log_slot.run(work)
+    return await worker.side_slot.run(work)
 
 
 @router.get("/model")
@@ -67,14 +62,6 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
         note=note,
         request_id=request_id,
     )
-
-
-@router.get("/drift")
-async def drift(worker: WorkerOf, request_id: RequestId) -> schemas.DriftResponse:
-    """Is what we see now unlike what the model was calibrated on?"""
-    loaded = worker.loaded()
-    answer = await ask_log(worker, loaded.drift.look)
-    return schemas.DriftResponse(**answer, request_id=request_id)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,8 +42,23 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the process ids of its workers."""
-        children = psutil.Process(self.pid).children()
-        return sorted(child.pid for child in children if any("worker" in word for word in child.cmdline()))
+        return sorted(pid for pid, monitors in self._processes() if not monitors)
+
+    def monitor(self) -> int:
+        """Return the process id of its drift monitor."""
+        (pid,) = (pid for pid, monitors in self._processes() if monitors)
+        return pid
+
+    def starts(self) -> int:
+        """Return how often a worker has started; the drift monitor is none."""
+        printed = self.printed()
+        return printed.count(" initialized") - printed.count("drift-monitor initialized")
+
+    def _processes(self) -> Iterator[tuple[int, bool]]:
+        for child in psutil.Process(self.pid).children():
+            command = child.cmdline()
+            if any("worker" in word for word in command):
+                yield child.pid, "drift-monitor" in command
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the lines that it printed about requests."""
@@ -98,6 +114,9 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
         "BENTOML_HOST": "127.0.0.1",
         "BENTOML_PORT": str(port),
         "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        "DRIFT_URL": str(folder / "drift"),
+        "DRIFT_MAX_AGE_SECONDS": "1",
+        "MONITOR": "false",  # importing Evidently takes seconds: where drift is not the subject, nobody watches
         **settings,
     }
     output = folder / "output.txt"
@@ -123,7 +142,7 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
             assert process.poll() is None, f"the service ended:\n{server.printed()}"
             assert time.monotonic() < deadline, f"the service did not start:\n{server.printed()}"
             time.sleep(0.1)
-        while server.printed().count(" initialized") < 2:  # both workers, not only the one that answered
+        while server.starts() < 2:  # both workers, not only the one that answered
             assert time.monotonic() < deadline, f"a worker did not start:\n{server.printed()}"
             time.sleep(0.1)
         yield server
@@ -144,10 +163,10 @@ def is_ready(answer: httpx.Response) -> bool:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The released model behind two workers; none may die or fail while the tests run."""
-    with serving(tmp_path_factory.mktemp("service"), is_ready) as running:
+    with serving(tmp_path_factory.mktemp("service"), is_ready, MONITOR="true") as running:
         yield running
-        printed = running.printed()
-    assert printed.count(" initialized") == 2, f"a worker was restarted:\n{printed}"
+        printed, starts = running.printed(), running.starts()
+    assert starts == 2, f"a worker was restarted:\n{printed}"
     assert "Traceback" not in printed, printed
 
 
@@ -162,3 +181,12 @@ def client(server: Server) -> Iterator[httpx.Client]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model file."""
     return tiny_model.build(tmp_path_factory.mktemp("tiny") / "detector.onnx")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of Prometheus' promtool."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is missing; on Debian: apt-get install prometheus")
+    return found

@@ -76,7 +76,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 PATHS = [
-    *[("GET", path) for path in ("/", "/docs", "/openapi.json", "/metrics", "/health", "/model", "/drift")],
+    *[
+        ("GET", path)
+        for path in ("/", "/docs", "/openapi.json", "/metrics", "/health", "/model", "/drift", "/drift/report")
+    ],
     *[("POST", path) for path in ("/predict", "/predict/batch", "/predict/explain", "/feedback")],
     # BentoML's own, unknown paths and methods, and ways of writing a path that might slip past
     *[("GET", path) for path in ("/docs.json", "/schema.json", "/static_content/swagger-ui.css", "/nothing")],

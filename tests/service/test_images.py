@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from service import images
+from service.jpeg import jpeg_quality
 from tests.service.photos import BAD, GOOD, encode, photo
 
 
@@ -101,3 +102,15 @@ def test_statistics_of_known_pixels() -> None:
     assert images.statistics(flat[:0])["contrast"].shape == (0,)
     many = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
     assert images.statistics(many)["sharpness"][299] == images.statistics(many[299:])["sharpness"][0]
+
+
+@pytest.mark.parametrize("quality", [1, 5, 10, 20, 35, 40, 50, 60, 75, 80, 90, 95, 100])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int, mode: str) -> None:
+    found = jpeg_quality(encode(photo().convert(mode), "JPEG", quality=quality))
+    assert abs(found - quality) <= (1 if quality >= 20 else 8)  # hard compression cuts the tables off at 255
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_photo_has_a_quality_and_only_a_jpeg_another_than_none(name: str) -> None:
+    assert (jpeg_quality(GOOD[name]) > 0) == GOOD[name].startswith(b"\xff\xd8")

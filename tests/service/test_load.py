@@ -50,7 +50,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("narrow"), is_ready, **settings) as server:
         yield server
         assert "Traceback" not in server.printed()
-        assert server.printed().count(" initialized") == 2
+        assert server.starts() == 2
 
 
 def test_more_photos_than_fit_are_refused_at_once(narrow: Server) -> None:
@@ -238,7 +238,7 @@ def test_killed_workers_take_no_answered_prediction_and_no_metric_with_them(tmp_
                 time.sleep(2)
                 os.kill(worker, signal.SIGKILL)
                 killed.append(time.time())
-                wait_for(lambda count=count: server.printed().count(" initialized") == count)
+                wait_for(lambda count=count: server.starts() == count)
             time.sleep(2)
             stop.set()
             for future in asking:

@@ -31,6 +31,7 @@ def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, An
         "embedding": [0.5] * 8,
         "width": 640,
         "height": 480,
+        "jpeg_quality": 90,
         **changed,
     }
 
@@ -87,3 +88,41 @@ def test_a_broken_database_does_not_hold_up_the_end(tmp_path: Path) -> None:
     log.add([row(1)])
     log.close(60)
     assert not log._thread.is_alive()
+
+
+def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        old = [name for name in row() if name not in ("jpeg_quality", "embedding")]
+        database.execute(
+            f"create table predictions (id integer primary key, {', '.join(old)}, embedding json not null)"
+        )
+    log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
+    log.add([row(1)])
+    wait_for(lambda: len(log.recent("1.0.0", 10)) == 1)
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        database.execute("update predictions set jpeg_quality = null")
+    assert log.recent("1.0.0", 1)[0]["jpeg_quality"] is None
+    log.close()
+
+
+def test_a_time_range_is_read_whole_or_as_a_random_part(tmp_path: Path) -> None:
+    log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
+    log.add([row(number) for number in range(60)])
+    wait_for(lambda: log.newest("1.0.0") == 60)
+    begin = row()["time"]
+    found = log.between("1.0.0", begin.replace(second=10), begin.replace(second=20), 100)
+    assert [one["request_id"] for one in found] == [f"request-{number}" for number in range(19, 9, -1)]
+    some = log.between("1.0.0", begin, begin.replace(second=59), 20)
+    assert len({one["id"] for one in some}) == 20
+    assert some != log.between("1.0.0", begin, begin.replace(second=59), 20)
+    assert log.count_after("1.0.0", 50) == 10
+    assert log.newest("0.9.0") == log.count_after("0.9.0", 0) == 0
+    log.close()
+
+
+def test_the_last_word_on_a_photo_counts(tmp_path: Path) -> None:
+    log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
+    for label in ("real", "ai_generated"):
+        log.add_feedback("request-1", label, None)
+    assert log.labels([f"request-{number}" for number in range(1200)]) == {"request-1": "ai_generated"}
+    log.close()

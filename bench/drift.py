@@ -1,0 +1,202 @@
+"""False alarms and power of the drift tests, by resampling real predictions through the very code of /drift.
+
+python bench/drift.py [--report reports/drift_power.json]
+
+The predictions are those of CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`), on
+which nothing was trained; test is not read. Each window is drawn from them without replacement, and what is left is its
+reference: so the two never share a photo, and where nothing is changed they come from one distribution for certain.
+A shifted window has the same photos, changed before they are scored, or another share of AI images.
+"""
+
+import argparse
+import json
+import math
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from service.drift.accuracy import estimated_accuracy
+from service.drift.columns import Table, from_arrays, take
+from service.drift.comparison import ALPHA, compare
+from service.images import statistics
+from stages.data import ImageSet, load_images
+from stages.robustness import CHANGES
+from stages.scoring import open_detector, score
+
+MODEL = Path("models/detector.onnx")
+DATASET = Path("build/dataset")
+CHECKS_A_MONTH = 30 * 24  # DRIFT_CHECK_SECONDS is an hour: more checks there cannot be
+STREAM = 6  # disjoint windows that meet one reference, as a month's checks do
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is drawn, and how often.
+
+    Attributes:
+        name: as the report has it.
+        size: predictions in a window.
+        windows: how many.
+        change: of the photos: name and strength in `stages.robustness.CHANGES`.
+        ai_share: of the window; None: as it comes.
+    """
+
+    name: str
+    size: int
+    windows: int
+    change: tuple[str, float] | None = None
+    ai_share: float | None = None
+
+
+SCENARIOS = (
+    *(Scenario("unchanged", size, 4002) for size in (100, 200, 500)),
+    Scenario("unchanged", 1000, 2000),
+    Scenario("unchanged", 2000, 2000),
+    *(Scenario("share_60", size, 1000, ai_share=0.6) for size in (200, 500, 1000)),
+    *(Scenario("share_55", size, 1000, ai_share=0.55) for size in (500, 1000, 2000, 3000)),
+    *(Scenario("blur_0.6", size, 500, change=("blur", 0.6)) for size in (100, 200)),
+    *(Scenario("jpeg_40", size, 500, change=("jpeg", 40)) for size in (100, 200, 500)),
+    *(Scenario("brightness_1.2", size, 500, change=("brightness", 1.2)) for size in (100, 200)),
+)
+
+
+class Pool:
+    """Predictions to draw from.
+
+    Attributes:
+        labels: uint8 [N], 1 is AI-generated.
+        tables: change -> the predictions of all photos so changed; None: unchanged.
+    """
+
+    def __init__(self) -> None:
+        sets = [load_images(DATASET / f"{name}.safetensors") for name in ("validation", "calibration")]
+        images = np.concatenate([part.images for part in sets])
+        self.labels = np.concatenate([part.labels for part in sets])
+        detector = open_detector(MODEL)
+        self.tables: dict[tuple[str, float] | None, Table] = {}
+        for change in dict.fromkeys(scenario.change for scenario in SCENARIOS):
+            pixels = images if change is None else CHANGES[change[0]][0](images, change[1])
+            data = ImageSet(pixels, self.labels, {})
+            scored = score(detector, data, "unchanged" if change is None else f"{change[0]} {change[1]:g}")
+            arrays = {"probability": scored.probability, "distance": scored.distance}
+            self.tables[change] = from_arrays(arrays | {"embedding": scored.embedding[:, :8]} | statistics(pixels))
+
+    def draw(self, scenario: Scenario, rng: np.random.Generator, windows: int) -> tuple[list[Any], Any]:
+        """Return the rows of some disjoint windows, and of their reference, which is half AI-generated as CIFAKE is."""
+        order = rng.permutation(len(self.labels))
+        if scenario.ai_share is None:
+            parts = np.split(order, scenario.size * np.arange(1, windows + 1))
+            return parts[:-1], parts[-1]
+        generated, real = order[self.labels[order] == 1], order[self.labels[order] == 0]
+        count = rng.binomial(scenario.size, scenario.ai_share)
+        window = np.concatenate([generated[:count], real[: scenario.size - count]])
+        generated, real = generated[count:], real[scenario.size - count :]
+        least = min(len(generated), len(real))
+        return [window], np.concatenate([generated[:least], real[:least]])
+
+
+def run(scenario: Scenario, pool: Pool, seed: int) -> list[tuple[bool, float, float]]:
+    """Return, for each of some windows with one reference: whether it alarms, its estimated and its true accuracy."""
+    rng = np.random.default_rng(seed)
+    together = STREAM if scenario.name == "unchanged" and (STREAM + 1) * scenario.size < len(pool.labels) / 2 else 1
+    windows, reference = pool.draw(scenario, rng, together)
+    known = take(pool.tables[None], reference)
+    found = []
+    for rows in windows:
+        window = take(pool.tables[scenario.change], rows)
+        alarm = any(column.drifted for column in compare(window, known))
+        right = float(((window["probability"] >= 0.5) == (pool.labels[rows] == 1)).mean())
+        found.append((alarm, estimated_accuracy(window["probability"])[0], right))
+    return found
+
+
+_pool: Pool | None = None
+
+
+def _start(pool: Pool) -> None:
+    global _pool  # noqa: PLW0603 - a process of the executor has no other way to keep it
+    _pool = pool
+
+
+def _run(job: tuple[Scenario, int]) -> list[tuple[bool, float, float]]:
+    assert _pool is not None  # noqa: S101 - `_start` set it
+    return run(job[0], _pool, job[1])
+
+
+def rate(scenario: Scenario, executor: ProcessPoolExecutor, pool: Pool) -> dict[str, Any]:
+    """Return a scenario's row of the report."""
+    step = len(run(scenario, pool, 0))
+    jobs = [(scenario, seed) for seed in range(math.ceil(scenario.windows / step))]
+    bar = tqdm(
+        executor.map(_run, jobs, chunksize=20),
+        total=len(jobs),
+        desc=f"{scenario.name} {scenario.size}",
+        mininterval=2,
+    )
+    streams = list(bar)
+    found = [one for stream in streams for one in stream]
+    alarms = sum(alarm for alarm, _, _ in found)
+    errors = np.array([estimate - true for _, estimate, true in found])
+    row = {
+        "scenario": scenario.name,
+        "n": scenario.size,
+        "windows": len(found),
+        "alarm_rate": round(alarms / len(found), 4),
+        "estimated_accuracy": round(float(np.mean([estimate for _, estimate, _ in found])), 4),
+        "true_accuracy": round(float(np.mean([true for _, _, true in found])), 4),
+        "accuracy_error_mean": round(float(errors.mean()), 4),
+        "accuracy_error_p95": round(float(np.percentile(np.abs(errors), 95)), 4),
+    }
+    if step > 1:
+        pairs = [(first[0] and then[0]) for stream in streams for first, then in pairwise(stream)]
+        # At most: the 95 % bound of a Poisson rate that gave as many (Garwood 1936).
+        most = float(chi2.ppf(0.95, 2 * (sum(pairs) + 1))) / 2
+        months = len(pairs) / CHECKS_A_MONTH
+        row["pairs"] = len(pairs)
+        row["false_pages_per_30_days"] = round(sum(pairs) / months, 3)
+        row["false_pages_per_30_days_at_most"] = round(most / months, 3)
+    return row
+
+
+def main() -> None:
+    """Write the report and print it as a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, default=Path("reports/drift_power.json"))
+    arguments = parser.parse_args()
+    pool = Pool()
+    with ProcessPoolExecutor(initializer=_start, initargs=(pool,)) as executor:
+        rows = [rate(scenario, executor, pool) for scenario in SCENARIOS]
+    report = {
+        "alpha": ALPHA,
+        "photos": len(pool.labels),
+        "model": open_detector(MODEL).version,
+        "checks_in_30_days_at_most": CHECKS_A_MONTH,
+        "rows": rows,
+    }
+    arguments.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"{'scenario':16}{'n':>6}{'windows':>9}{'alarms':>9}{'estimated':>11}{'true':>8}{'false pages in 30 days':>25}"
+    )
+    for row in rows:
+        pages = (
+            f"{row['false_pages_per_30_days']:.2f} (95 %: {row['false_pages_per_30_days_at_most']:.2f})"
+            if "pairs" in row
+            else ""
+        )
+        print(
+            f"{row['scenario']:16}{row['n']:6}{row['windows']:9}{row['alarm_rate']:9.4f}{row['estimated_accuracy']:11.4f}"
+            f"{row['true_accuracy']:8.4f}{pages:>25}"
+        )
+
+
+if __name__ == "__main__":
+    main()

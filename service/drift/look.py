@@ -1,0 +1,96 @@
+"""One look at a window: its answer, and its pages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from service import decision
+from service.drift import columns
+from service.drift.accuracy import estimated_accuracy, reviewed, reviewed_report
+from service.drift.comparison import MINIMUM, alerts, compare, report
+from service.drift.references import Reference
+from service.schemas import DriftColumn, DriftReference, PredictionRatio
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        answer: the fields of `schemas.DriftResponse` that the window alone decides.
+        rows: of the prediction log, newest first.
+        labels: request id -> what a moderator said.
+        reference: None, there was none.
+    """
+
+    answer: dict[str, Any]
+    rows: Rows
+    labels: dict[str, str]
+    reference: Reference | None
+
+    def page(self) -> str | None:
+        """Return Evidently's HTML page of the window; None where there was too little to compare."""
+        if self.reference is None or len(self.rows) < MINIMUM:
+            return None
+        return report(columns.from_rows(self.rows), self.reference.table)
+
+    def reviewed_page(self) -> str | None:
+        """Return Evidently's HTML page of the reviewed photos; None without enough of both labels."""
+        enough = self.answer["reviewed"] is not None and 0 < self.answer["reviewed"].ai_share < 1
+        return reviewed_report(self.rows, self.labels) if enough else None
+
+
+def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look:
+    """Compare a window with a reference.
+
+    Args:
+        rows: of the prediction log, newest first, all of one model version.
+        labels: request id -> what a moderator said.
+        reference: what they are compared with, or why there is none.
+    """
+    probability = np.array([row["probability"] for row in rows], dtype=np.float64)
+    generated = float(np.mean(probability >= 0.5)) if rows else 0.0
+    found: list[DriftColumn] = []
+    lines: list[str] = []
+    enough = len(rows) >= MINIMUM and isinstance(reference, Reference)
+    if isinstance(reference, str):
+        lines = [f"no reference: {reference}"]
+    elif enough:
+        window = columns.from_rows(rows)
+        found = compare(window, reference.table)
+        lines = alerts(found, window, reference.table)
+    drifted = any(column.drifted for column in found)
+    estimate = estimated_accuracy(probability) if len(rows) >= MINIMUM else None
+    answer: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).replace(microsecond=0),
+        "status": ("drift" if drifted else "ok") if enough else "insufficient_data",
+        "window_size": len(rows),
+        "window_start": rows[-1]["time"].replace(tzinfo=UTC) if rows else None,
+        "window_end": rows[0]["time"].replace(tzinfo=UTC) if rows else None,
+        "mean_probability": float(probability.mean()) if rows else 0.0,
+        "std_probability": float(probability.std()) if rows else 0.0,
+        "low_confidence_ratio": float(np.mean([decision.confidence(p) == "low" for p in probability])) if rows else 0.0,
+        "prediction_ratio": PredictionRatio(real=1 - generated if rows else 0.0, ai_generated=generated),
+        "drift_detected": drifted,
+        "drift_score": max((column.statistic for column in found), default=0.0),
+        "alerts": lines,
+        "columns": found,
+        "estimated_accuracy": estimate[0] if estimate else None,
+        "estimated_accuracy_interval": estimate[1:] if estimate else None,
+        "reviewed": reviewed(rows, labels),
+        "reference": None
+        if isinstance(reference, str)
+        else DriftReference(
+            name=reference.name,
+            rows=len(reference.table["score"]),
+            ai_share=reference.ai_share,
+            adopted=reference.adopted,
+            note=reference.note,
+        ),
+    }
+    return Look(answer, rows, labels, None if isinstance(reference, str) else reference)

@@ -1,0 +1,194 @@
+"""When to look: on request, once a minute for the metrics, and at checks, whose windows never overlap.
+
+A check takes `DRIFT_WINDOW` predictions that no check had before, and comes `DRIFT_CHECK_SECONDS` after the one before
+at the earliest. Its report is kept. People are paged by checks that drift one after the other, never by one look
+(docs/DRIFT.md).
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any
+
+from service import metrics
+from service.card import read_card
+from service.drift.look import Look, look
+from service.drift.references import BadReferenceError, Reference, References
+from service.drift.reports import Reports
+from service.drift.times import span
+from service.prediction_log import PredictionLog, now
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RANGE_MOST = 20_000  # predictions of a time range that are looked at; of more, a random part
+_CACHED = 4  # answers kept beside the one of the newest window
+
+Range = tuple[str | None, str | None]  # since and until, as asked for
+_NEWEST: Range = (None, None)
+
+
+class DriftMonitor:
+    """Looks at the prediction log. Its methods read a database and compute: never call them on an event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember where everything lies; nothing is read yet."""
+        self._settings = settings
+        self._log = PredictionLog(settings.log_url)
+        self._references = References(settings.drift_url, settings.model_path)
+        self._reports = Reports(settings.drift_url, settings.drift_retention_days)
+        self._cache: OrderedDict[Range, tuple[float, Look]] = OrderedDict()
+        self._computing = threading.Lock()
+        self._card: tuple[float, str] | None = None  # the model file's time of change, and its version
+        self._checked = 0.0  # time.time() of the last check
+        self._last_row = 0  # of the prediction log, in the last check
+        self._in_a_row = 0
+
+    def model_version(self) -> str:
+        """Return the version of the model file.
+
+        Raises:
+            service.card.ModelError: it cannot be read.
+        """
+        path = self._settings.model_path
+        changed = path.stat().st_mtime if path.exists() else 0.0
+        if self._card is None or self._card[0] != changed:
+            self._card = (changed, str(read_card(path)["version"]))
+        return self._card[1]
+
+    def rows(self, since: str | None = None, until: str | None = None) -> list[dict[str, Any]]:
+        """Return the newest `DRIFT_WINDOW` rows, or those of a time range.
+
+        Raises:
+            ValueError: the times are none.
+            sqlalchemy.exc.SQLAlchemyError, OSError: the prediction log cannot be read.
+        """
+        version = self.model_version()
+        times = span(since, until, now())
+        if times is None:
+            return self._log.recent(version, self._settings.drift_window)
+        return self._log.between(version, *times, RANGE_MOST)
+
+    def compute(self, since: str | None = None, until: str | None = None) -> Look:
+        """Look at a window now; errors as `rows`."""
+        rows = self.rows(since, until)
+        labels = self._log.labels([row["request_id"] for row in rows])
+        reference: Reference | str
+        try:
+            reference = self._references.current(self.model_version())
+        except BadReferenceError as error:
+            reference = str(error)
+        return look(rows, labels, reference)
+
+    def look(self, since: str | None = None, until: str | None = None) -> Look:
+        """Return a look at a window that is `DRIFT_MAX_AGE_SECONDS` old at most; errors as `rows`.
+
+        While the newest window is being computed, an older look at it is returned, so that nobody waits.
+        """
+        asked = (since, until)
+        if (found := self._cached(asked)) is not None:
+            return found
+        if asked == _NEWEST and asked in self._cache and self._computing.locked():
+            return self._cache[asked][1]
+        with self._computing:
+            if (found := self._cached(asked)) is not None:  # another thread was here
+                return found
+            found = self.compute(since, until)
+            self._remember(asked, found)
+        return found
+
+    def answer(self, since: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """Return the fields of `schemas.DriftResponse` but `request_id`; errors as `rows`."""
+        found = self.look(since, until).answer
+        age = (datetime.now(UTC) - found["timestamp"]).total_seconds()
+        return found | {"age_seconds": max(0.0, round(age, 1)), "checks_in_a_row": self._in_a_row}
+
+    def kept(self) -> Reports:
+        """Return the kept reports."""
+        return self._reports
+
+    def run(self, stop: threading.Event) -> None:
+        """Look and check until `stop` is set; what fails is tried again."""
+        self._restore()
+        failing = False
+        while True:
+            try:
+                self.look()
+                self._check()
+                failing = False
+            except Exception as error:  # a database that is away, a full disk, a model file that is being replaced
+                metrics.DRIFT_ERRORS.inc()
+                if not failing:
+                    reason = " ".join(str(error).split())[:300]
+                    logger.warning("the drift monitor cannot look and tries again: %s", reason)
+                failing = True
+            if stop.wait(min(5.0, self._settings.drift_max_age_seconds, self._settings.drift_check_seconds)):
+                return
+
+    def _cached(self, asked: Range) -> Look | None:
+        at, found = self._cache.get(asked, (float("-inf"), None))
+        return found if time.monotonic() - at <= self._settings.drift_max_age_seconds else None
+
+    def _remember(self, asked: Range, found: Look) -> None:
+        self._cache[asked] = (time.monotonic(), found)
+        if asked == _NEWEST:
+            _measure(found.answer, found.answer["timestamp"].timestamp())
+        others = [key for key in self._cache if key != _NEWEST]
+        for key in others[:-_CACHED]:
+            del self._cache[key]
+
+    def _check(self) -> None:
+        """Check if one is due: look at rows that no check had before, count, keep the report."""
+        version, window = self.model_version(), self._settings.drift_window
+        if self._log.newest(version) < self._last_row:  # another log
+            self._last_row, self._in_a_row = 0, 0
+        if time.time() - self._checked < self._settings.drift_check_seconds:
+            return
+        if self._log.count_after(version, self._last_row) < window:
+            return
+        with self._computing:
+            found = self.compute()
+            self._remember(_NEWEST, found)
+        self._checked, self._last_row = time.time(), found.rows[0]["id"]
+        self._in_a_row = self._in_a_row + 1 if found.answer["drift_detected"] else 0
+        metrics.DRIFT_CHECKS.set(self._in_a_row)
+        page = found.page()
+        if page is not None:
+            kept = {**found.answer, "checks_in_a_row": self._in_a_row, "last_row": self._last_row}
+            kept["model_version"] = version
+            self._reports.keep(_plain(kept), page)
+
+    def _restore(self) -> None:
+        """Go on where a monitor before this one stopped."""
+        try:
+            names = self._reports.names()
+            kept = self._reports.answer(names[0]) if names else None
+            if kept is None or kept["model_version"] != self.model_version():
+                return
+            looked = datetime.fromisoformat(kept["timestamp"]).timestamp()
+            self._checked, self._last_row, self._in_a_row = looked, kept["last_row"], kept["checks_in_a_row"]
+        except Exception as error:  # a damaged report is no reason not to watch
+            logger.warning("the last drift report cannot be read: %s", " ".join(str(error).split())[:300])
+            return
+        _measure(kept, looked)
+        metrics.DRIFT_CHECKS.set(self._in_a_row)
+
+
+def _measure(answer: dict[str, Any], looked: float) -> None:
+    """Set the gauges as an answer says."""
+    accuracy = answer["estimated_accuracy"]
+    metrics.DRIFT.set(answer["drift_detected"])
+    metrics.DRIFT_SCORE.set(answer["drift_score"])
+    metrics.DRIFT_WINDOW.set(answer["window_size"])
+    metrics.DRIFT_ACCURACY.set(float("nan") if accuracy is None else accuracy)
+    metrics.DRIFT_LOOKED.set(looked)
+
+
+def _plain(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer as JSON has it, but with its timestamp."""
+    from pydantic import TypeAdapter
+
+    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(answer, mode="json")
+    return plain | {"timestamp": answer["timestamp"]}
