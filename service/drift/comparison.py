@@ -65,20 +65,18 @@ def compare(window: Table, reference: Table) -> list[DriftColumn]:
     return found
 
 
-def report(window: Table, reference: Table) -> str:
-    """Return Evidently's HTML page of the same tests, whole in itself."""
+def report(found: Sequence[DriftColumn], window: Table, reference: Table) -> str:
+    """Return Evidently's HTML page of the same tests, whole in itself, the largest difference first."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    thresholds = _thresholds(window, reference)
+    columns = sorted(found, key=lambda column: (not column.drifted, -column.statistic))
+    names = [column.name for column in columns]
     definition = DataDefinition(
-        numerical_columns=[name for name in thresholds if name != SHARE], categorical_columns=[SHARE]
+        numerical_columns=[name for name in names if name != SHARE], categorical_columns=[SHARE]
     )
-    drifts = [
-        ValueDrift(column=name, method="z" if name == SHARE else "ks", threshold=threshold)
-        for name, threshold in thresholds.items()
-    ]
-    now, then = (Dataset.from_pandas(_frame(table)[list(thresholds)], definition) for table in (window, reference))
+    drifts = [ValueDrift(column=column.name, method=column.test, threshold=column.threshold) for column in columns]
+    now, then = (Dataset.from_pandas(_frame(table)[names], definition) for table in (window, reference))
     page: str = Report(drifts).run(now, then).get_html_str(as_iframe=False)
     return page
 

@@ -1,5 +1,6 @@
 """One look at a window: its answer, and its pages."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from service.drift.references import Reference
 from service.schemas import DriftColumn, DriftReference, PredictionRatio
 
 Rows = Sequence[dict[str, Any]]
+
+_TITLES = {"ok": "These photos are like the reference", "drift": "These photos are unlike the reference"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,28 @@ class Look:
     reference: Reference | None
 
     def page(self) -> str | None:
-        """Return Evidently's HTML page of the window; None where there was too little to compare."""
-        if self.reference is None or len(self.rows) < MINIMUM:
+        """Return Evidently's HTML page of the window, under what the answer says in words.
+
+        None where there was too little to compare.
+        """
+        if self.reference is None or not self.answer["columns"]:
             return None
-        return report(columns.from_rows(self.rows), self.reference.table)
+        window = columns.from_rows(self.rows[::-1])  # the page draws them in their order
+        page = report(self.answer["columns"], window, self.reference.table)
+        return page.replace("<body>", f"<body>{self._head()}", 1)
+
+    def _head(self) -> str:
+        answer, said = self.answer, html.escape
+        begin, end = (f"{answer[name]:%Y-%m-%d %H:%M}" for name in ("window_start", "window_end"))
+        low, high = answer["estimated_accuracy_interval"]
+        alerts = "".join(f"<li>{said(line)}</li>" for line in answer["alerts"])
+        return (
+            '<header style="font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em">'
+            f"<h1>{said(_TITLES[answer['status']])}</h1>"
+            f"<p>{answer['window_size']} predictions, {begin} to {end} UTC, against {said(answer['reference'].name)}. "
+            f"Estimated accuracy {answer['estimated_accuracy']:.1%} ({low:.1%} to {high:.1%}).</p>"
+            f"<ul>{alerts}</ul></header>"
+        )
 
     def reviewed_page(self) -> str | None:
         """Return Evidently's HTML page of the reviewed photos; None without enough of both labels."""

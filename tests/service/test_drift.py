@@ -125,7 +125,7 @@ def test_a_table_comes_back_as_it_was_stored() -> None:
 
 def test_the_report_shows_the_numbers_of_the_answer() -> None:
     window, stable = table(300, 3, sharpness=0.6), table(3000, 1)
-    page = report(window, stable)
+    page = report(compare(window, stable), window, stable)
     assert "<html" in page
     assert "http://" not in page.partition("<body")[0].replace("http://www.w3.org", "")  # asks no other host
     (sharpness,) = (column for column in compare(window, stable) if column.name == "sharpness")
@@ -305,6 +305,18 @@ def test_the_alert_rules_hold(promtool: str) -> None:
     for words in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
         done = subprocess.run([promtool, *words], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_begins_with_what_the_answer_says() -> None:
+    page = look(rows(300, 3, sharpness=0.6), {}, reference()).page()
+    assert page is not None
+    head = page.partition("</header>")[0]
+    assert "These photos are unlike the reference" in head
+    assert "<li>photos are blurrier than the reference: median" in head
+    calm = look(rows(300, 3), {}, replace(reference(), name="<b>shop</b>")).page()
+    assert calm is not None
+    assert "These photos are like the reference" in calm
+    assert "&lt;b&gt;shop" in calm.partition("</header>")[0]
 
 
 def test_a_reference_tells_what_it_is() -> None:
