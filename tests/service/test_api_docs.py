@@ -15,12 +15,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from service import metrics
 from service.settings import ROOT, Settings
 from tests.service.conftest import is_ready, serving
+from tests.service.test_prediction_log import wait_for
 
 DOCS = ROOT / "docs" / "API.md"
 UPDATE = bool(os.environ.get("UPDATE_DOCS"))
@@ -28,6 +30,7 @@ BLOCK = re.compile(r"```(\w+)\n(.*?)```\n", re.DOTALL)
 CHANGING = {  # differ from run to run
     *("request_id", "timestamp", "inference_time_ms", "total_inference_time_ms", "uptime_seconds"),
     *("predictions_total", "window_size", "mean_probability", "std_probability"),
+    *("age_seconds", "window_start", "window_end"),
 }
 WIDTH = 118
 
@@ -99,10 +102,12 @@ def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
                 settings = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
                 folder = tmp_path / str(commands)
                 folder.mkdir()
-                url = stack.enter_context(serving(folder, is_ready, **settings)).url
+                url = stack.enter_context(serving(folder, is_ready, **{"MONITOR": "true"} | settings)).url
                 continue
             assert block is not None, f"{command}: no answer below it"
             assert command.startswith("curl -s ")
+            if command.endswith("/drift"):  # once the monitor has seen the predictions before
+                wait_for(lambda url=url: httpx.get(f"{url}/drift", timeout=60).json().get("window_size", 0) > 0)
             run = subprocess.run(
                 shlex.split(command.replace("localhost:3000", url)), cwd=tmp_path, capture_output=True, check=True
             )
@@ -121,15 +126,15 @@ def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
     assert commands >= 15
 
 
-def check_table(name: str, lines: list[str]) -> None:
+def check_table(name: str, lines: list[str], docs: Path = DOCS) -> None:
     """Compare a table in the docs with what it should be, or write it."""
-    text = DOCS.read_text(encoding="utf-8")
+    text = docs.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     head, _, rest = text.partition(begin)
     said, _, tail = rest.partition(end)
     true = "".join(f"{line}\n" for line in lines)
     if UPDATE:
-        DOCS.write_text(f"{head}{begin}{true}{end}{tail}", encoding="utf-8")
+        docs.write_text(f"{head}{begin}{true}{end}{tail}", encoding="utf-8")
     else:
         assert said == true, "UPDATE_DOCS=1 writes it"
 
@@ -150,3 +155,39 @@ def test_the_metrics_are_all_there() -> None:
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
             rows.append(f"| `{metric._name}{total}` | {metric._type} | {labels} | {metric._documentation} |")
     check_table("metrics", rows)
+
+
+def test_the_alarms_figures_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "reports" / "drift_power.json").read_text(encoding="utf-8"))
+    rows = [
+        "| what | n | windows | alarms | estimated | true | 95 % of errors below |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in measured["rows"]:
+        figures = (row["estimated_accuracy"], row["true_accuracy"], row["accuracy_error_p95"])
+        rows.append(
+            f"| `{row['scenario']}` | {row['n']:,} | {row['windows']:,} | {row['alarm_rate']:.2%} | "
+            f"{' | '.join(f'{figure:.3f}' for figure in figures)} |"
+        )
+    stream = next(row for row in measured["rows"] if row["n"] == 500 and "pairs" in row)
+    rows += [
+        "",
+        f"At the default schedule (500 predictions, a check an hour at most) {stream['pairs']:,} pairs of disjoint windows gave "
+        f"{stream['false_pages_per_30_days']:.2f} false pages in 30 days, with 95 % confidence at most "
+        f"{stream['false_pages_per_30_days_at_most']:.2f}.",
+    ]
+    check_table("power", rows, ROOT / "docs" / "DRIFT.md")
+
+
+def test_the_alarms_keep_their_promise() -> None:
+    measured = json.loads((ROOT / "reports" / "drift_power.json").read_text(encoding="utf-8"))
+    card = json.loads((ROOT / "models" / "card.json").read_text(encoding="utf-8"))
+    assert measured["model"] == card["version"], "a new release: python bench/drift.py measures it"
+    rate = {(row["scenario"], row["n"]): row["alarm_rate"] for row in measured["rows"]}
+    assert max(rate["unchanged", size] for size in (100, 200, 500, 2000)) <= 0.01
+    found = (("share_60", 500), ("share_55", 3000), ("blur_0.6", 200), ("jpeg_40", 500), ("brightness_1.2", 200))
+    assert min(rate[shift] for shift in found) >= 0.9
+    for row in measured["rows"]:
+        if row["scenario"] == "unchanged":
+            assert abs(row["accuracy_error_mean"]) <= 0.02
+            assert row.get("false_pages_per_30_days", 0) <= 1
