@@ -1,6 +1,6 @@
 """False alarms and power of the drift tests, by resampling real predictions through the very code of /drift.
 
-python bench/drift.py [--report reports/drift_power.json]
+python bench/drift.py [--report reports/drift_power.json] [--picture docs/drift_power.png]
 
 The predictions are those of CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`), on
 which nothing was trained; test is not read. Each window is drawn from them without replacement, and what is left is its
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from scipy.stats import chi2
 from tqdm import tqdm
 
@@ -167,10 +169,28 @@ def rate(scenario: Scenario, executor: ProcessPoolExecutor, pool: Pool) -> dict[
     return row
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the share of windows that alarm over their size, a line a scenario."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["scenario"] for row in rows):
+        points = [(row["n"], row["alarm_rate"]) for row in rows if row["scenario"] == name]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name, color="black" if name == "unchanged" else None)
+    axes.axhline(ALPHA, color="grey", linestyle=":", label=f"promised where nothing changed: {ALPHA:.0%}")
+    axes.axhline(0.9, color="grey", linestyle="--", linewidth=0.8)
+    axes.set(xscale="log", xlabel="predictions in the window", ylabel="share of windows that alarm", ylim=(-0.02, 1.02))
+    axes.set_xticks(sorted({row["n"] for row in rows}))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Write the report and print it as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, default=Path("reports/drift_power.json"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/drift_power.png"))
     arguments = parser.parse_args()
     pool = Pool()
     with ProcessPoolExecutor(initializer=_start, initargs=(pool,)) as executor:
@@ -183,6 +203,7 @@ def main() -> None:
         "rows": rows,
     }
     arguments.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    draw(rows, arguments.picture)
     print(
         f"{'scenario':16}{'n':>6}{'windows':>9}{'alarms':>9}{'estimated':>11}{'true':>8}{'false pages in 30 days':>25}"
     )

@@ -28,18 +28,17 @@ def estimated_accuracy(probability: npt.NDArray[np.float64]) -> tuple[float, flo
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
-def reviewed(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Reviewed | None:
+def reviewed(seen: Sequence[tuple[Mapping[str, Any], str]]) -> Reviewed | None:
     """Return the figures of the photos in a window that moderators reviewed; None with too few.
 
     They are no random choice: people look at what was sent to review.
 
     Args:
-        rows: of the prediction log.
-        labels: request id -> what a moderator said.
+        seen: rows of the prediction log, each with what a moderator said.
     """
-    pairs = [(row["prediction"], labels[row["request_id"]]) for row in rows if row["request_id"] in labels]
-    if len(pairs) < REVIEWED_MINIMUM:
+    if len(seen) < REVIEWED_MINIMUM:
         return None
+    pairs = [(row["prediction"], label) for row, label in seen]
     right = sum(said == label for said, label in pairs)
     generated = sum(label == "ai_generated" for _, label in pairs)
     return Reviewed(
@@ -51,18 +50,17 @@ def reviewed(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Re
     )
 
 
-def reviewed_report(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str:
-    """Return Evidently's classification page of the reviewed photos; at least one of each label is needed."""
+def reviewed_report(seen: Sequence[tuple[Mapping[str, Any], str]]) -> str:
+    """Return Evidently's classification page of reviewed photos as `reviewed` takes them; both labels are needed."""
     import pandas as pd
     from evidently import BinaryClassification, DataDefinition, Dataset, Report
     from evidently.presets import ClassificationPreset
 
-    seen = [row for row in rows if row["request_id"] in labels]
     frame = pd.DataFrame(
         {
-            "moderator": [labels[row["request_id"]] for row in seen],
-            "detector": [row["prediction"] for row in seen],
-            "probability": [row["probability"] for row in seen],
+            "moderator": [label for _, label in seen],
+            "detector": [row["prediction"] for row, _ in seen],
+            "probability": [row["probability"] for row, _ in seen],
         }
     )
     classes = BinaryClassification(

@@ -23,7 +23,8 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
     is left out where a row comes from before it was logged.
     """
     table = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in _LOGGED}
-    embedding = np.array([row["embedding"] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+    known = [row["embedding"] for row in rows] or np.zeros((0, EMBEDDING_COMPONENTS))
+    embedding = np.array(known, dtype=np.float64)
     table |= {name: embedding[:, place] for place, name in enumerate(EMBEDDING[: embedding.shape[1]])}
     table["size"] = np.sqrt([float(row["width"] * row["height"]) for row in rows])
     if all(row["jpeg_quality"] is not None for row in rows):

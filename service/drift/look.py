@@ -11,6 +11,7 @@ import numpy as np
 from service import decision
 from service.drift import columns
 from service.drift.accuracy import estimated_accuracy, reviewed, reviewed_report
+from service.drift.columns import Table
 from service.drift.comparison import MINIMUM, alerts, compare, report
 from service.drift.references import Reference
 from service.schemas import DriftColumn, DriftReference, PredictionRatio
@@ -26,14 +27,14 @@ class Look:
 
     Attributes:
         answer: the fields of `schemas.DriftResponse` that the window alone decides.
-        rows: of the prediction log, newest first.
-        labels: request id -> what a moderator said.
+        window: the predictions, oldest first.
+        seen: rows of reviewed photos, each with what a moderator said.
         reference: None, there was none.
     """
 
     answer: dict[str, Any]
-    rows: Rows
-    labels: dict[str, str]
+    window: Table
+    seen: list[tuple[dict[str, Any], str]]
     reference: Reference | None
 
     def page(self) -> str | None:
@@ -43,8 +44,7 @@ class Look:
         """
         if self.reference is None or not self.answer["columns"]:
             return None
-        window = columns.from_rows(self.rows[::-1])  # the page draws them in their order
-        page = report(self.answer["columns"], window, self.reference.table)
+        page = report(self.answer["columns"], self.window, self.reference.table)
         return page.replace("<body>", f"<body>{self._head()}", 1)
 
     def _head(self) -> str:
@@ -63,7 +63,7 @@ class Look:
     def reviewed_page(self) -> str | None:
         """Return Evidently's HTML page of the reviewed photos; None without enough of both labels."""
         enough = self.answer["reviewed"] is not None and 0 < self.answer["reviewed"].ai_share < 1
-        return reviewed_report(self.rows, self.labels) if enough else None
+        return reviewed_report(self.seen) if enough else None
 
 
 def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look:
@@ -79,10 +79,11 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
     found: list[DriftColumn] = []
     lines: list[str] = []
     enough = len(rows) >= MINIMUM and isinstance(reference, Reference)
+    window = columns.from_rows(rows[::-1])
+    seen = [(row, labels[row["request_id"]]) for row in rows if row["request_id"] in labels]
     if isinstance(reference, str):
         lines = [f"no reference: {reference}"]
     elif enough:
-        window = columns.from_rows(rows)
         found = compare(window, reference.table)
         lines = alerts(found, window, reference.table)
     drifted = any(column.drifted for column in found)
@@ -103,7 +104,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
         "columns": found,
         "estimated_accuracy": estimate[0] if estimate else None,
         "estimated_accuracy_interval": estimate[1:] if estimate else None,
-        "reviewed": reviewed(rows, labels),
+        "reviewed": reviewed(seen),
         "reference": None
         if isinstance(reference, str)
         else DriftReference(
@@ -114,4 +115,5 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
             note=reference.note,
         ),
     }
-    return Look(answer, rows, labels, None if isinstance(reference, str) else reference)
+    known = None if isinstance(reference, str) else reference
+    return Look(answer, window, seen, known)

@@ -73,7 +73,9 @@ class DriftMonitor:
 
     def compute(self, since: str | None = None, until: str | None = None) -> Look:
         """Look at a window now; errors as `rows`."""
-        rows = self.rows(since, until)
+        return self._compare(self.rows(since, until))
+
+    def _compare(self, rows: list[dict[str, Any]]) -> Look:
         labels = self._log.labels([row["request_id"] for row in rows])
         reference: Reference | str
         try:
@@ -149,9 +151,10 @@ class DriftMonitor:
         if self._log.count_after(version, self._last_row) < window:
             return
         with self._computing:
-            found = self.compute()
+            rows = self.rows()
+            found = self._compare(rows)
             self._remember(_NEWEST, found)
-        self._checked, self._last_row = time.time(), found.rows[0]["id"]
+        self._checked, self._last_row = time.time(), rows[0]["id"]
         self._in_a_row = self._in_a_row + 1 if found.answer["drift_detected"] else 0
         metrics.DRIFT_CHECKS.set(self._in_a_row)
         page = found.page()

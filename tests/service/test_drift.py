@@ -153,16 +153,16 @@ def test_estimated_accuracy_is_that_of_calibrated_probabilities() -> None:
 def test_reviewed_photos_are_counted_apart() -> None:
     some = rows(200, 3)
     labels = {one["request_id"]: "real" for one in some[:30]}
-    assert reviewed(some, {name: labels[name] for name in list(labels)[: REVIEWED_MINIMUM - 1]}) is None
-    found = reviewed(some, labels)
+    verdicts = [(one, "real") for one in some[:30]]
+    assert reviewed(verdicts[: REVIEWED_MINIMUM - 1]) is None
+    found = reviewed(verdicts)
     assert found is not None
     called = sum(one["prediction"] == "ai_generated" for one in some[:30])
     assert (found.photos, found.false_accusations, found.missed, found.ai_share) == (30, called, 0, 0)
     assert found.accuracy == pytest.approx(1 - called / 30)
     seen = look(some, labels, "none here")
     assert seen.reviewed_page() is None  # one label only: nothing to tell apart
-    labels |= {one["request_id"]: "ai_generated" for one in some[30:60]}
-    assert "<html" in reviewed_report(some, labels)
+    assert "<html" in reviewed_report(verdicts + [(one, "ai_generated") for one in some[30:60]])
 
 
 def test_nothing_is_said_of_few_predictions_or_without_a_reference() -> None:
