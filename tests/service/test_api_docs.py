@@ -171,7 +171,7 @@ def test_the_alarms_figures_are_those_that_were_measured() -> None:
         )
     stream = next(row for row in measured["rows"] if row["n"] == 500 and "pairs" in row)
     pages = (
-        f"At the default schedule (500 predictions, a check an hour at most) {stream['pairs']:,} pairs of disjoint windows "
+        f"By default (500 predictions, a check an hour at most) {stream['pairs']:,} pairs of disjoint windows "
         f"gave {stream['false_pages_per_30_days']:.2f} false pages in 30 days, with 95 % confidence at most "
         f"{stream['false_pages_per_30_days_at_most']:.2f}."
     )
