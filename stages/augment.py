@@ -1,11 +1,11 @@
 """Training augmentation on whole batches: what photos go through between a camera and a shop's page."""
 
 import io
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from PIL import Image
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,19 +25,28 @@ Noise = Annotated[float, Field(gt=0, le=1)]
 
 
 class Augment(Params):
-    """Shares are the part of a batch that gets each change; ranges are drawn uniformly."""
+    """Shares are the part of a batch that gets each change; ranges are drawn uniformly.
+
+    A photo gets at most one of JPEG, blur and noise: two of them together leave too little to learn from.
+    """
 
     flip: bool
     shift: Annotated[int, Field(ge=1, le=32)]  # pixels, at most, in each direction; edges are mirrored
     shift_share: Share
+    light_share: Share
+    light_range: Share  # brightness and contrast factors within 1 +- this
     jpeg_share: Share
     jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(_ordered)]
     blur_share: Share
     blur_sigma: Annotated[tuple[Blur, Blur], AfterValidator(_ordered)]  # pixels
     noise_share: Share
     noise_sigma: Annotated[tuple[Noise, Noise], AfterValidator(_ordered)]  # of the 0..1 range
-    light_share: Share
-    light_range: Share  # brightness and contrast factors within 1 +- this
+
+    @model_validator(mode="after")
+    def _share_a_batch(self) -> Self:
+        if self.jpeg_share + self.blur_share + self.noise_share > 1:
+            raise ValueError("jpeg_share + blur_share + noise_share are more than the whole batch")
+        return self
 
 
 def augment(images: Tensor, settings: Augment, generator: torch.Generator) -> Tensor:
@@ -53,20 +62,24 @@ def augment(images: Tensor, settings: Augment, generator: torch.Generator) -> Te
     rows = _choose(count, settings.shift_share, generator)
     if len(rows):
         images[rows] = _shift(images[rows], settings.shift, generator)
-    for row in _choose(count, settings.jpeg_share, generator).tolist():
-        low, high = settings.jpeg_quality
-        images[row] = _jpeg(images[row], int(torch.randint(low, high + 1, (), generator=generator)))
     floats = images.float() / 255
-    rows = _choose(count, settings.blur_share, generator)
-    if len(rows):
-        floats[rows] = _blur(floats[rows], _uniform(len(rows), settings.blur_sigma, generator))
     rows = _choose(count, settings.light_share, generator)
     if len(rows):
         span = (1 - settings.light_range, 1 + settings.light_range)
         gain, contrast = (_uniform(len(rows), span, generator).view(-1, 1, 1, 1) for _ in range(2))
         centre = floats[rows].mean((1, 2, 3), keepdim=True)
-        floats[rows] = ((floats[rows] - centre) * contrast + centre) * gain
-    rows = _choose(count, settings.noise_share, generator)
+        floats[rows] = (((floats[rows] - centre) * contrast + centre) * gain).clamp(0, 1)
+
+    place = torch.rand(count, generator=generator)  # in 0..1, shared out among the three
+    for row in (place < settings.jpeg_share).nonzero().flatten().tolist():
+        low, high = settings.jpeg_quality
+        floats[row] = _jpeg(floats[row], int(torch.randint(low, high + 1, (), generator=generator)))
+    place -= settings.jpeg_share
+    rows = ((place >= 0) & (place < settings.blur_share)).nonzero().flatten()
+    if len(rows):
+        floats[rows] = _blur(floats[rows], _uniform(len(rows), settings.blur_sigma, generator))
+    place -= settings.blur_share
+    rows = ((place >= 0) & (place < settings.noise_share)).nonzero().flatten()
     if len(rows):
         sigma = _uniform(len(rows), settings.noise_sigma, generator).view(-1, 1, 1, 1)
         floats[rows] += sigma * torch.randn(floats[rows].shape, generator=generator)
@@ -92,10 +105,11 @@ def _shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def _jpeg(image: Tensor, quality: int) -> Tensor:
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(pixels.numpy()).save(buffer, "JPEG", quality=quality)
     decoded = torch.frombuffer(bytearray(Image.open(buffer).convert("RGB").tobytes()), dtype=torch.uint8)
-    return decoded.view(image.shape[1], image.shape[2], 3).permute(2, 0, 1)
+    return decoded.view(pixels.shape).permute(2, 0, 1).float() / 255
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:

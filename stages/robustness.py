@@ -124,7 +124,7 @@ def draw_robustness(path: Path, found: dict[str, Any]) -> None:
             right.set(ylim=(0, most))
             ax.grid(visible=True, alpha=0.3)
             if ax is axes.flat[0]:
-                ax.legend(handles=[*ax.lines, *right.lines], loc="lower left")
+                ax.legend(handles=[*ax.lines, *right.lines], loc="center left")
 
     save_figure(path, panel, rows=2, columns=3)
 

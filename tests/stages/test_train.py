@@ -184,7 +184,7 @@ def test_a_truncated_or_foreign_checkpoint_is_one_line(tmp_path: Path, trained) 
         load_checkpoint(tmp_path / "missing")
 
 
-ALL = {"shift_share": 1.0, "jpeg_share": 1.0, "blur_share": 1.0, "noise_share": 1.0, "light_share": 1.0}
+ALL = {"shift_share": 1.0, "jpeg_share": 0.4, "blur_share": 0.3, "noise_share": 0.3, "light_share": 1.0}
 NONE = {"flip": False} | dict.fromkeys(ALL, 0.0)
 
 
@@ -204,6 +204,16 @@ def test_augmentation_off_changes_nothing_and_on_stays_in_range(settings) -> Non
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert torch.equal(images, kept)
+
+
+def test_a_photo_gets_at_most_one_of_jpeg_blur_and_noise(settings) -> None:
+    images = torch.full((400, 3, 16, 16), 120, dtype=torch.uint8)  # grey: neither JPEG nor blur changes it
+    shares = NONE | {"jpeg_share": 0.3, "blur_share": 0.3, "noise_share": 0.3}
+    changed = augment(images, settings(**shares), torch.Generator().manual_seed(0))
+    noisy = (changed.std((1, 2, 3)) > 0.005).float().mean()
+    assert 0.2 < noisy < 0.4
+    with pytest.raises(ValueError, match="more than the whole batch"):
+        settings(**shares | {"jpeg_share": 0.5})
 
 
 def test_blur_smooths_and_shift_moves_whole_photos(settings) -> None:
