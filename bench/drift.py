@@ -50,6 +50,8 @@ class Scenario:
         windows: how many.
         change: of the photos: name and strength in `stages.robustness.CHANGES`.
         ai_share: of the window; None: as it comes.
+        known_share: of AI images in the reference; None: as it comes, or half where `ai_share` is given.
+        known: rows of the reference at most; None: all that are left.
     """
 
     name: str
@@ -57,12 +59,16 @@ class Scenario:
     windows: int
     change: tuple[str, float] | None = None
     ai_share: float | None = None
+    known_share: float | None = None
+    known: int | None = None
 
 
 SCENARIOS = (
     *(Scenario("unchanged", size, 4002) for size in (100, 200, 500)),
     Scenario("unchanged", 1000, 2000),
     Scenario("unchanged", 2000, 2000),
+    *(Scenario("unchanged_1_percent_ai", size, 2000, ai_share=0.01, known_share=0.01) for size in (100, 500)),
+    Scenario("unchanged_reference_1000", 500, 2000, known=1000),
     *(Scenario("share_60", size, 1000, ai_share=0.6) for size in (200, 500, 1000)),
     *(Scenario("share_55", size, 1000, ai_share=0.55) for size in (500, 1000, 2000, 3000)),
     *(Scenario("blur_0.6", size, 500, change=("blur", 0.6)) for size in (100, 200)),
@@ -76,13 +82,16 @@ class Pool:
 
     Attributes:
         labels: uint8 [N], 1 is AI-generated.
+        fresh: bool [N], photos to which nothing was fitted, the calibration neither: they judge estimates.
         tables: change -> the predictions of all photos so changed; None: unchanged.
+        known: the unchanged ones as models/reference.npz holds them.
     """
 
     def __init__(self) -> None:
         sets = [load_images(DATASET / f"{name}.safetensors") for name in ("validation", "calibration")]
         images = np.concatenate([part.images for part in sets])
         self.labels = np.concatenate([part.labels for part in sets])
+        self.fresh = np.arange(len(self.labels)) < len(sets[0])
         detector = open_detector(MODEL)
         self.tables: dict[tuple[str, float] | None, Table] = {}
         for change in dict.fromkeys(scenario.change for scenario in SCENARIOS):
@@ -90,34 +99,47 @@ class Pool:
             data = ImageSet(pixels, self.labels, {})
             scored = score(detector, data, "unchanged" if change is None else f"{change[0]} {change[1]:g}")
             arrays = {"probability": scored.probability, "distance": scored.distance}
-            self.tables[change] = from_arrays(arrays | {"embedding": scored.embedding[:, :8]} | statistics(pixels))
+            arrays |= {"embedding": scored.embedding[:, :8]} | statistics(pixels)
+            self.tables[change] = from_arrays(arrays)
+            if change is None:
+                self.known = from_arrays({name: values.round(5).astype(np.float32) for name, values in arrays.items()})
 
     def draw(self, scenario: Scenario, rng: np.random.Generator, windows: int) -> tuple[list[Any], Any]:
-        """Return the rows of some disjoint windows, and of their reference, which is half AI-generated as CIFAKE is."""
+        """Return the rows of some disjoint windows, and of their reference."""
         order = rng.permutation(len(self.labels))
         if scenario.ai_share is None:
             parts = np.split(order, scenario.size * np.arange(1, windows + 1))
-            return parts[:-1], parts[-1]
+            return parts[:-1], parts[-1][: scenario.known]
         generated, real = order[self.labels[order] == 1], order[self.labels[order] == 0]
         count = rng.binomial(scenario.size, scenario.ai_share)
         window = np.concatenate([generated[:count], real[: scenario.size - count]])
         generated, real = generated[count:], real[scenario.size - count :]
-        least = min(len(generated), len(real))
-        return [window], np.concatenate([generated[:least], real[:least]])
+        share = 0.5 if scenario.known_share is None else scenario.known_share
+        whole = int(min(len(generated) / share, len(real) / (1 - share)))
+        count = rng.binomial(whole, share) if scenario.known_share is not None else whole // 2
+        return [window], np.concatenate([generated[:count], real[: whole - count]])
 
 
-def run(scenario: Scenario, pool: Pool, seed: int) -> list[tuple[bool, float, float]]:
-    """Return, for each of some windows with one reference: whether it alarms, its estimated and its true accuracy."""
+def run(scenario: Scenario, pool: Pool, seed: int) -> list[tuple[bool, float, float, bool]]:
+    """Look at some windows with one reference.
+
+    Returns:
+        For each whether it alarms; and of its `fresh` photos the estimated and the true accuracy, and whether the one's
+        interval holds the other.
+    """
     rng = np.random.default_rng(seed)
     together = STREAM if scenario.name == "unchanged" and (STREAM + 1) * scenario.size < len(pool.labels) / 2 else 1
     windows, reference = pool.draw(scenario, rng, together)
-    known = take(pool.tables[None], reference)
+    known = take(pool.known, reference)
     found = []
     for rows in windows:
         window = take(pool.tables[scenario.change], rows)
         alarm = any(column.drifted for column in compare(window, known))
-        right = float(((window["probability"] >= 0.5) == (pool.labels[rows] == 1)).mean())
-        found.append((alarm, estimated_accuracy(window["probability"])[0], right))
+        fresh = pool.fresh[rows]
+        probability = window["probability"][fresh]
+        right = float(((probability >= 0.5) == (pool.labels[rows][fresh] == 1)).mean())
+        estimate, low, high = estimated_accuracy(probability)
+        found.append((alarm, estimate, right, low <= right <= high))
     return found
 
 
@@ -129,7 +151,7 @@ def _start(pool: Pool) -> None:
     _pool = pool
 
 
-def _run(job: tuple[Scenario, int]) -> list[tuple[bool, float, float]]:
+def _run(job: tuple[Scenario, int]) -> list[tuple[bool, float, float, bool]]:
     assert _pool is not None  # noqa: S101 - `_start` set it
     return run(job[0], _pool, job[1])
 
@@ -146,15 +168,16 @@ def rate(scenario: Scenario, executor: ProcessPoolExecutor, pool: Pool) -> dict[
     )
     streams = list(bar)
     found = [one for stream in streams for one in stream]
-    alarms = sum(alarm for alarm, _, _ in found)
-    errors = np.array([estimate - true for _, estimate, true in found])
+    alarms, estimates, truths, covered = (np.array(column, dtype=float) for column in zip(*found, strict=True))
+    errors = estimates - truths
     row = {
         "scenario": scenario.name,
         "n": scenario.size,
         "windows": len(found),
-        "alarm_rate": round(alarms / len(found), 4),
-        "estimated_accuracy": round(float(np.mean([estimate for _, estimate, _ in found])), 4),
-        "true_accuracy": round(float(np.mean([true for _, _, true in found])), 4),
+        "alarm_rate": round(float(alarms.mean()), 4),
+        "estimated_accuracy": round(float(estimates.mean()), 4),
+        "true_accuracy": round(float(truths.mean()), 4),
+        "interval_coverage": round(float(covered.mean()), 4),
         "accuracy_error_mean": round(float(errors.mean()), 4),
         "accuracy_error_p95": round(float(np.percentile(np.abs(errors), 95)), 4),
     }

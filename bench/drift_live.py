@@ -108,7 +108,8 @@ def reporting(server: Server) -> Iterator[list[float]]:
     def work() -> None:
         while not stop.is_set():
             started = time.perf_counter()
-            httpx.get(f"{server.url}/drift/report", timeout=60).raise_for_status()
+            new = {"since": f"{3600 + len(took)}s"}  # a range that nobody asked for yet: no cache has it
+            httpx.get(f"{server.url}/drift/report", params=new, timeout=60).raise_for_status()
             took.append(time.perf_counter() - started)
 
     thread = threading.Thread(target=work)
@@ -158,12 +159,12 @@ def watch(folder: Path, page: Path) -> dict[str, Any]:
         seen["at_the_start"] = short(ask(server))
         send(server, plain, "real photos")
         seen["after_600_photos"] = short(until(server, lambda answer: answer["window_size"] == 500))
-        until(server, lambda _: gauges(server)["aidetect_drift_window_size"] == 500)
+        until(server, lambda _: gauges(server).get("aidetect_drift_window_size") == 500)
         time.sleep(float(SETTINGS["DRIFT_CHECK_SECONDS"]))
         send(server, blurred, "blurred photos")
         seen["after_600_blurred"] = short(until(server, lambda answer: answer["status"] == "drift"))
         until(server, lambda answer: answer["checks_in_a_row"] == 1)
-        until(server, lambda _: gauges(server)["aidetect_drift_detected"] == 1)
+        until(server, lambda _: gauges(server).get("aidetect_drift_detected") == 1)
         seen["gauges"] = gauges(server)
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(httpx.get(f"{server.url}/drift/report", timeout=60).raise_for_status().text, encoding="utf-8")
@@ -177,7 +178,6 @@ def watch(folder: Path, page: Path) -> dict[str, Any]:
         seen["monitor_killed"] = {
             "readyz": ready.status_code,
             "drift": dead.status_code,  # 503, or 200 where a new monitor was there within the wait
-            "predictions": 200,  # any other status ends this program
             "slowest_prediction_ms": round(slowest * 1000),
         }
         send(server, blurred[:PHOTOS], "blurred photos")
@@ -187,6 +187,7 @@ def watch(folder: Path, page: Path) -> dict[str, Any]:
     second = folder / "second"
     second.mkdir()
     with serving(second, is_ready, "service.service:PhotoDetector", **settings) as server:
+        until(server, lambda _: gauges(server).get("aidetect_drift_detected") == 1)
         seen["gauges_after_restart"] = gauges(server)
         seen["after_restart"] = short(until(server, lambda answer: answer["window_size"] == 500))
     return seen
@@ -210,7 +211,8 @@ def main() -> None:
         and seen["gauges_after_restart"]["aidetect_drift_detected"] == 1,
         "p99 beside reports under 1.5 times the p99 without": seen["predictions_beside_reports"]["p99_over_without"]
         < 1.5,
-        "a dead monitor degrades /drift alone": seen["monitor_killed"]["readyz"] == 200,
+        "a dead monitor degrades /drift alone": seen["monitor_killed"]["readyz"] == 200
+        and seen["monitor_killed"]["slowest_prediction_ms"] < 1000,
     }
     seen["conditions"] = conditions
     arguments.report.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")

@@ -86,6 +86,7 @@ DRIFT_LOOKED = Gauge(
     "aidetect_drift_looked_timestamp_seconds", "When the monitor looked last", multiprocess_mode="mostrecent"
 )
 DRIFT_ERRORS = Counter("aidetect_drift_errors", "Looks of the monitor that failed; each is tried again")
+MONITORED = Gauge("aidetect_drift_monitored", "1 where a drift monitor should be", multiprocess_mode="livemax")
 
 
 @dataclass

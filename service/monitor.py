@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from typing import Any
@@ -9,15 +10,22 @@ from typing import Any
 import bentoml
 from anyio import to_thread
 from pydantic import TypeAdapter
-from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
 from service.card import ModelError
-from service.drift.monitor import DriftMonitor
+from service.drift.monitor import BusyError, DriftMonitor
 from service.drift.reports import is_name
+from service.drift.times import TimeRangeError
 from service.lifecycle import end_with_parent
 from service.settings import load_settings
 
+logger = logging.getLogger(__name__)
+
+_LISTED = 500  # kept reports in a list
+_TOO_FEW = {
+    "window": "too few predictions for a report, or no reference: /drift says which",
+    "reviewed": "too few reviewed photos in the window for a report, or all of one kind",
+}
 Answer = dict[str, Any]  # {"found": …}, or {"status", "error", "detail"}: what the API refuses with
 
 
@@ -26,7 +34,6 @@ Answer = dict[str, Any]  # {"found": …}, or {"status", "error", "detail"}: wha
     workers=1,
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    traffic={"timeout": 60},
 )
 class Monitor:
     """Answers the API's routes about drift; a thread looks and checks meanwhile."""
@@ -58,19 +65,12 @@ class Monitor:
     @bentoml.api
     async def page(self, since: str | None = None, until: str | None = None, of: str = "window") -> Answer:
         """Return the HTML page of a window, or of its reviewed photos."""
-
-        def work() -> str | Answer:
-            found = self._monitor.look(since, until)
-            page = found.page() if of == "window" else found.reviewed_page()
-            return page or _refusal(404, "no_report", f"too few predictions or reviews for a report of the {of}")
-
-        return await _tried(work)
+        return await _tried(lambda: self._monitor.page(of, since, until) or _refusal(404, "no_report", _TOO_FEW[of]))
 
     @bentoml.api
     async def kept(self) -> Answer:
         """Return the list of kept reports, newest first."""
-        reports = self._monitor.kept()
-        return await _tried(lambda: [reports.answer(name) | {"name": name} for name in reports.names()])
+        return await _tried(lambda: self._monitor.kept().answers(_LISTED))
 
     @bentoml.api
     async def kept_page(self, name: str) -> Answer:
@@ -91,12 +91,16 @@ async def _tried(work: Any) -> Answer:
     """Run `work` in a thread; turn what it raises into a refusal."""
     try:
         found = await to_thread.run_sync(work)
-    except ValueError as error:
+    except TimeRangeError as error:
         return _refusal(422, "validation_error", str(error))
+    except BusyError as error:
+        return _refusal(503, "too_busy", str(error))
     except ModelError as error:
-        return _refusal(503, "model_not_loaded", str(error))
-    except (SQLAlchemyError, OSError) as error:
-        return _refusal(503, "log_unavailable", f"log or reports cannot be read: {' '.join(str(error).split())[:200]}")
+        logger.warning("%s", error)
+        return _refusal(503, "model_not_loaded", "the drift monitor cannot read the model; the service's log says why")
+    except Exception as error:  # any database's or bucket's driver has its own; what they say is not for clients
+        logger.warning("the drift monitor cannot answer: %s", " ".join(str(error).split())[:300])
+        return _refusal(503, "log_unavailable", "the prediction log or the kept reports do not answer; try again later")
     if isinstance(found, dict) and "error" in found:
         return found
     plain: Any = TypeAdapter(Any).dump_python(found, mode="json")

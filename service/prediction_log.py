@@ -86,6 +86,7 @@ _INDEXES = (
     Index("predictions_version_id", PREDICTIONS.c.model_version, PREDICTIONS.c.id),
     Index("predictions_request_id", PREDICTIONS.c.request_id),
     Index("predictions_time", PREDICTIONS.c.time),
+    Index("predictions_version_time", PREDICTIONS.c.model_version, PREDICTIONS.c.time),
     Index("feedback_request_id", FEEDBACK.c.request_id),
     Index("feedback_time", FEEDBACK.c.time),
 )
@@ -285,7 +286,12 @@ class PredictionLog:
                     event.listen(engine, "connect", _prepare_sqlite)
                 with engine.begin() as connection:
                     if server:  # IF NOT EXISTS fails where two do it at once
+                        connection.execute(
+                            text("SET LOCAL statement_timeout = 0")
+                        )  # an index of a large log takes long
                         connection.execute(select(func.pg_advisory_xact_lock(_CREATION)))
+                    elif url.get_backend_name() == "sqlite":
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")  # two at once would both add a column
                     for table in _METADATA.sorted_tables:
                         connection.execute(CreateTable(table, if_not_exists=True))
                         _add_columns(connection, table)

@@ -169,7 +169,9 @@ class DriftColumn(Schema):
     """One column's test."""
 
     name: str
-    test: Literal["z", "ks"] = Field(description="two-proportion z-test, or two-sample Kolmogorov-Smirnov")
+    test: Literal["z", "fisher_exact", "ks"] = Field(
+        description="two-proportion z-test, Fisher's exact test, or two-sample Kolmogorov-Smirnov"
+    )
     statistic: float = Field(ge=0, le=1, description="how far window and reference lie apart")
     p_value: float = Field(ge=0, le=1)
     threshold: float = Field(description="drifted where the p-value is below")
@@ -183,7 +185,6 @@ class DriftReference(Schema):
     rows: int
     ai_share: float = Field(description="share of AI images in it: by labels; of an adopted one as its scores say")
     adopted: datetime | None = Field(description="when; null: the model's own")
-    note: str | None = Field(description="why it is not the one that was adopted, where that is so")
 
 
 class Reviewed(Schema):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent  # of the repository, or of the Be
 
 MIB = 1024 * 1024
 
-_SECRET = frozenset({"api_keys", "log_url", "rate_limit_url"})  # their values are never printed
+_SECRET = frozenset({"api_keys", "drift_url", "log_url", "rate_limit_url"})  # their values are never printed
 
 
 def _split(value: object) -> object:
@@ -55,6 +55,17 @@ def _rate_storage(value: str) -> str:
     if value != "memory://" and not value.startswith(("redis://", "rediss://", "redis+unix://")):
         raise ValueError("'memory://', or 'redis://host:port/db' (rediss:// with TLS, redis+unix:// for a socket)")
     return value
+
+
+def _folder(value: str) -> None:
+    from fsspec.core import url_to_fs  # of the extra `monitor`
+
+    try:
+        url_to_fs(value)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"DRIFT_URL: {' '.join(str(error).split())}; a folder, or s3://… with s3fs installed"
+        ) from None
 
 
 def _origin(value: str) -> str:
@@ -94,7 +105,7 @@ class Settings(BaseSettings):
         default=None, description="watch for drift; unset: where Evidently is installed (extra 'monitor')"
     )
     drift_window: int = Field(default=500, ge=100, le=20_000, description="newest predictions that /drift looks at")
-    drift_max_age_seconds: float = Field(default=60, ge=1, description="how old an answer of /drift may be")
+    drift_max_age_seconds: float = Field(default=60, ge=1, le=600, description="how old an answer of /drift may be")
     drift_check_seconds: float = Field(
         default=3600, ge=1, description="shortest time between two checks; each takes DRIFT_WINDOW new predictions"
     )
@@ -171,6 +182,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "MONITOR needs Evidently: pip install 'ai-product-photo-detector[monitor]', or MONITOR=off"
             )
+        if self.monitored():
+            _folder(self.drift_url)
         if self.api_keys_file is not None and not self.accepted_keys():
             raise ValueError(f"API_KEYS_FILE={self.api_keys_file} holds no key")
         if self.max_images_in_flight < self.max_batch_images:

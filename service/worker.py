@@ -75,6 +75,7 @@ def start_worker(settings: Settings) -> Worker:
         logger.critical("%s; until then predictions and /readyz answer 503", error)
         model = None
     metrics.LOADED.set(model is not None)
+    metrics.MONITORED.set(settings.monitored())
     return Worker(
         settings=settings,
         model=model,

@@ -1,6 +1,6 @@
 """Drift on the command line, with the service's settings (LOG_URL, MODEL_PATH, DRIFT_URL, …).
 
-python -m service.drift report --since 24h --out report.html    1 on drift, for cron
+python -m service.drift report --since 24h --out report.html    exit code 1 on drift, for cron; 2: it cannot look
 python -m service.drift baseline --since 7d                     adopt your own traffic as the reference
 python -m service.drift baseline --undo                         go back to the one before
 python -m service.drift baseline                                say what is in force
@@ -10,9 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.card import ModelError
+from service.drift.columns import Table, take
+from service.drift.comparison import compare
 from service.drift.monitor import DriftMonitor
 from service.drift.references import BadReferenceError, Reference, References
 from service.settings import Settings, load_settings
@@ -39,7 +42,7 @@ def main() -> int:
         if arguments.command == "report":
             return _report(settings, arguments.since, arguments.until, arguments.out)
         _baseline(settings, arguments.since, arguments.until, undo=arguments.undo)
-    except (BadReferenceError, ModelError, SQLAlchemyError, OSError, ValueError) as error:
+    except (BadReferenceError, ModelError, SQLAlchemyError, OSError, ValueError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())[:500]}", file=sys.stderr)
         return FAILED
     return 0
@@ -48,6 +51,8 @@ def main() -> int:
 def _report(settings: Settings, since: str | None, until: str | None, out: Path | None) -> int:
     found = DriftMonitor(settings).compute(since, until)
     answer = found.answer
+    if found.reference is None:
+        raise BadReferenceError(answer["alerts"][0])
     print(f"{answer['status']}: {answer['window_size']} predictions, drift score {answer['drift_score']:.3f}")
     if answer["estimated_accuracy"] is not None:
         low, high = answer["estimated_accuracy_interval"]
@@ -55,10 +60,9 @@ def _report(settings: Settings, since: str | None, until: str | None, out: Path 
     for line in answer["alerts"]:
         print(f"  {line}")
     if out is not None:
-        if (page := found.page()) is None:
-            print(f"{out} is not written: too few predictions, or no reference", file=sys.stderr)
-        else:
-            out.write_text(page, encoding="utf-8")
+        if found.page is None:
+            raise ValueError(f"{out} is not written: too few predictions to compare")
+        out.write_text(found.page, encoding="utf-8")
     return DRIFT if answer["drift_detected"] else 0
 
 
@@ -69,17 +73,46 @@ def _baseline(settings: Settings, since: str | None, until: str | None, *, undo:
     if undo:
         print(f"given up: {references.undo()}")
     elif since is not None:
-        print(f"adopted: {_said(references.adopt(monitor.rows(since, until), version))}")
+        reference = references.adopt(monitor.rows(since, until), version)
+        print(f"adopted: {_said(reference)}")
+        size = settings.drift_window
+        windows, alarms = own_alarms(reference.table, size)
+        if windows:
+            print(f"of its own windows of {size} in a row, {alarms} of {windows} are unlike the rest of it")
+        if alarms > max(1, windows // 10):
+            print(
+                "note: its days or sellers differ among themselves, so expect alarms. "
+                "Adopt a longer time, or raise DRIFT_WINDOW"
+            )
         return
     elif until is not None:
         raise ValueError("--until needs --since: where does the window begin?")
     print(f"in force: {_said(references.current(version))}")
 
 
+def own_alarms(table: Table, size: int) -> tuple[int, int]:
+    """Return how many windows a reference holds, and how many of them would alarm against the rest of it.
+
+    Photos come in series: one seller's, one day's. Then windows differ although nothing has changed, and the promise of
+    few false alarms, which is one for independent photos, does not hold. This tells before it wakes anybody.
+
+    Args:
+        table: in the order of time.
+        size: predictions in a window; two windows at least must fit.
+    """
+    count = len(table["score"])
+    windows = count // size if count >= 2 * size else 0
+    rows = np.arange(count)
+    parts = [(rows >= size * place) & (rows < size * (place + 1)) for place in range(windows)]
+    alarms = sum(
+        any(column.drifted for column in compare(take(table, rows[part]), take(table, rows[~part]))) for part in parts
+    )
+    return windows, alarms
+
+
 def _said(reference: Reference) -> str:
-    note = f" ({reference.note})" if reference.note else ""
     rows = len(reference.table["score"])
-    return f"{reference.name}, {rows} predictions, {reference.ai_share:.1%} AI-generated{note}"
+    return f"{reference.name}, {rows} predictions, {reference.ai_share:.1%} AI-generated"
 
 
 if __name__ == "__main__":

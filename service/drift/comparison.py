@@ -1,11 +1,12 @@
 """Evidently's tests of a window against a reference, and what they found in words."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from service.drift.columns import EMBEDDING, Table
+from service.drift.columns import EMBEDDING, Floats, Table
 from service.schemas import DriftColumn
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ ALPHA_COLUMNS = (
 )
 MINIMUM = 100  # predictions; with fewer nothing is said
 
+_EXPECTED = 10  # photos of the rarer label in a window, from which on the normal approximation holds (Cochran 1954)
 SHARE = "called_ai"
 _WORDS = {  # column -> words for a median below and above the reference's
     "score": ("scores lean to real", "scores lean to AI-generated"),
@@ -41,21 +43,23 @@ def compare(window: Table, reference: Table) -> list[DriftColumn]:
         reference: what they are compared with.
 
     Returns:
-        The share called AI first, by a two-proportion z-test, then the other columns, by two-sample Kolmogorov-Smirnov
-        tests. In unchanged traffic the probability that any is `drifted` is `ALPHA` at most.
+        The share called AI first, by a two-proportion z-test (Fisher's exact test where one label is rare), then the
+        other columns, by two-sample Kolmogorov-Smirnov tests. Where photos are independent of each other and nothing
+        changed, the probability that any is `drifted` is `ALPHA` at most.
     """
-    from evidently.legacy.calculations.stattests import ks_stat_test, z_stat_test
-    from evidently.legacy.core import ColumnType
-
+    tests = _tests()
     now, then = _frame(window), _frame(reference)
     found = []
     for name, threshold in _thresholds(window, reference).items():
-        test, kind = (z_stat_test, ColumnType.Categorical) if name == SHARE else (ks_stat_test, ColumnType.Numerical)
-        p_value = float(test(then[name], now[name], kind, threshold).drift_score)
+        used = _share_test(now[SHARE], then[SHARE]) if name == SHARE else "ks"
+        test = tests[used]
+        p_value = 1.0  # where all labels are one, there is nothing to test
+        if name != SHARE or len({*now[name], *then[name]}) > 1:
+            p_value = float(test(then[name], now[name], test.allowed_feature_types[0], threshold).drift_score)
         found.append(
             DriftColumn(
                 name=name,
-                test="z" if name == SHARE else "ks",
+                test=used,
                 statistic=_difference(now[name], then[name]),
                 p_value=p_value,
                 threshold=threshold,
@@ -75,7 +79,10 @@ def report(found: Sequence[DriftColumn], window: Table, reference: Table) -> str
     definition = DataDefinition(
         numerical_columns=[name for name in names if name != SHARE], categorical_columns=[SHARE]
     )
-    drifts = [ValueDrift(column=column.name, method=column.test, threshold=column.threshold) for column in columns]
+    tests = _tests()
+    drifts = [
+        ValueDrift(column=column.name, method=tests[column.test].name, threshold=column.threshold) for column in columns
+    ]
     now, then = (Dataset.from_pandas(_frame(table)[names], definition) for table in (window, reference))
     page: str = Report(drifts).run(now, then).get_html_str(as_iframe=False)
     return page
@@ -89,19 +96,54 @@ def alerts(found: Sequence[DriftColumn], window: Table, reference: Table) -> lis
             continue
         if column.name == SHARE:
             now, then = (float((table["probability"] >= 0.5).mean()) for table in (window, reference))
-            lines.append(
-                f"{'more' if now > then else 'fewer'} photos are called AI-generated: {now:.1%} against {then:.1%}"
-            )
+            lines.append(f"{'more' if now > then else 'fewer'} photos look AI-generated: {now:.1%} against {then:.1%}")
         elif column.name in EMBEDDING:
             parts.append(column.name.rpartition("_")[2])
             if len(parts) == 1:
                 lines.append("")  # their place is that of the largest
         else:
-            now, then = (float(np.median(table[column.name])) for table in (window, reference))
-            words = _WORDS[column.name][now > then]
-            lines.append(f"{words}: median {column.name} {now:.3g} against {then:.3g}")
+            lines.append(_said(column.name, window[column.name], reference[column.name]))
     together = f"photos look different to the model: embedding components {', '.join(parts)}"
     return [line or together for line in lines]
+
+
+def _said(name: str, window: Floats, reference: Floats) -> str:
+    """Say in words how a column that drifted differs."""
+    if name == "jpeg_quality":  # 0: no JPEG
+        now, then = (float((values > 0).mean()) for values in (window, reference))
+        if abs(now - then) > 0.05:
+            return f"{'more' if now > then else 'fewer'} photos are JPEG files: {now:.1%} against {then:.1%}"
+        window, reference = window[window > 0], reference[reference > 0]
+    now, then = float(np.median(window)), float(np.median(reference))
+    if f"{now:.3g}" == f"{then:.3g}":
+        low, high = (
+            f"{np.percentile(values, 10):.3g} to {np.percentile(values, 90):.3g}" for values in (window, reference)
+        )
+        return f"{name} is spread otherwise than in the reference: from {low} (middle 80 %) against {high}"
+    return f"{_WORDS[name][now > then]}: median {name} {now:.3g} against {then:.3g}"
+
+
+@cache
+def _tests() -> dict[str, Any]:
+    """Return Evidently's tests, with Fisher's registered among them: its own takes samples of equal length alone."""
+    from evidently.legacy.calculations.stattests import StatTest, ks_stat_test, register_stattest, z_stat_test
+    from evidently.legacy.core import ColumnType
+    from scipy.stats import fisher_exact
+
+    def work(then: "pd.Series[Any]", now: "pd.Series[Any]", _: Any, threshold: float) -> tuple[float, bool]:
+        counts = [[int((values == label).sum()) for label in ("real", "ai_generated")] for values in (then, now)]
+        p_value = float(fisher_exact(counts).pvalue)
+        return p_value, p_value < threshold
+
+    fisher = StatTest("fisher_exact_shares", "Fisher's exact p_value", [ColumnType.Categorical])
+    register_stattest(fisher, work)
+    return {"z": z_stat_test, "fisher_exact": fisher, "ks": ks_stat_test}
+
+
+def _share_test(now: "pd.Series[Any]", then: "pd.Series[Any]") -> Literal["z", "fisher_exact"]:
+    """Return the test of two shares: the z-test's approximation needs some photos of either label to be expected."""
+    share = float(np.concatenate([now == "real", then == "real"]).mean())
+    return "z" if len(now) * min(share, 1 - share) >= _EXPECTED else "fisher_exact"
 
 
 def _thresholds(window: Table, reference: Table) -> dict[str, float]:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,9 @@ class Look:
     seen: list[tuple[dict[str, Any], str]]
     reference: Reference | None
 
+    @cached_property
     def page(self) -> str | None:
-        """Return Evidently's HTML page of the window, under what the answer says in words.
+        """Evidently's HTML page of the window, under what the answer says in words.
 
         None where there was too little to compare.
         """
@@ -48,22 +50,37 @@ class Look:
         return page.replace("<body>", f"<body>{self._head()}", 1)
 
     def _head(self) -> str:
-        answer, said = self.answer, html.escape
+        answer = self.answer
         begin, end = (f"{answer[name]:%Y-%m-%d %H:%M}" for name in ("window_start", "window_end"))
         low, high = answer["estimated_accuracy_interval"]
-        alerts = "".join(f"<li>{said(line)}</li>" for line in answer["alerts"])
-        return (
-            '<header style="font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em">'
-            f"<h1>{said(_TITLES[answer['status']])}</h1>"
-            f"<p>{answer['window_size']} predictions, {begin} to {end} UTC, against {said(answer['reference'].name)}. "
-            f"Estimated accuracy {answer['estimated_accuracy']:.1%} ({low:.1%} to {high:.1%}).</p>"
-            f"<ul>{alerts}</ul></header>"
+        return _header(
+            _TITLES[answer["status"]],
+            f"{answer['window_size']} predictions, {begin} to {end} UTC, against {answer['reference'].name}. "
+            f"Estimated accuracy {answer['estimated_accuracy']:.1%} ({low:.1%} to {high:.1%}).",
+            answer["alerts"],
         )
 
+    @cached_property
     def reviewed_page(self) -> str | None:
-        """Return Evidently's HTML page of the reviewed photos; None without enough of both labels."""
-        enough = self.answer["reviewed"] is not None and 0 < self.answer["reviewed"].ai_share < 1
-        return reviewed_report(self.seen) if enough else None
+        """Evidently's HTML page of the reviewed photos; None without enough of both labels."""
+        found = self.answer["reviewed"]
+        if found is None or not 0 < found.ai_share < 1:
+            return None
+        head = _header(
+            "Of reviewed photos",
+            f"{found.photos} photos that moderators looked at, no random choice: {found.accuracy:.1%} of the answers "
+            f"were right, {found.false_accusations} real photos were called AI-generated, {found.missed} missed.",
+        )
+        return reviewed_report(self.seen).replace("<body>", f"<body>{head}", 1)
+
+
+def _header(title: str, text: str, lines: Sequence[str] = ()) -> str:
+    """Return the first thing to see on a page, as HTML."""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return (
+        '<header style="font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em">'
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(text)}</p><ul>{items}</ul></header>"
+    )
 
 
 def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look:
@@ -80,7 +97,8 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
     lines: list[str] = []
     enough = len(rows) >= MINIMUM and isinstance(reference, Reference)
     window = columns.from_rows(rows[::-1])
-    seen = [(row, labels[row["request_id"]]) for row in rows if row["request_id"] in labels]
+    newest = {row["request_id"]: row for row in reversed(rows)}  # an id that a client sent twice means its last photo
+    seen = [(row, labels[name]) for name, row in newest.items() if name in labels]
     if isinstance(reference, str):
         lines = [f"no reference: {reference}"]
     elif enough:
@@ -112,7 +130,6 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
             rows=len(reference.table["score"]),
             ai_share=reference.ai_share,
             adopted=reference.adopted,
-            note=reference.note,
         ),
     }
     known = None if isinstance(reference, str) else reference

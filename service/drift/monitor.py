@@ -24,10 +24,16 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 RANGE_MOST = 20_000  # predictions of a time range that are looked at; of more, a random part
+_RANGE_SECONDS = 10.0  # longest wait of a time range for the one before it
 _CACHED = 4  # answers kept beside the one of the newest window
+_RESTORED = 1000  # kept reports that are searched for the last of this model version
 
 Range = tuple[str | None, str | None]  # since and until, as asked for
 _NEWEST: Range = (None, None)
+
+
+class BusyError(Exception):
+    """Too much was asked at once; the message says so."""
 
 
 class DriftMonitor:
@@ -40,11 +46,14 @@ class DriftMonitor:
         self._references = References(settings.drift_url, settings.model_path)
         self._reports = Reports(settings.drift_url, settings.drift_retention_days)
         self._cache: OrderedDict[Range, tuple[float, Look]] = OrderedDict()
-        self._computing = threading.Lock()
+        self._computing, self._ranging, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
         self._card: tuple[float, str] | None = None  # the model file's time of change, and its version
         self._checked = 0.0  # time.time() of the last check
         self._last_row = 0  # of the prediction log, in the last check
         self._in_a_row = 0
+        self._reference = ""  # of the last check, by name
+        self._pending: tuple[Look, dict[str, Any]] | None = None  # a check's report that is not written yet
+        self._restored = False
 
     def model_version(self) -> str:
         """Return the version of the model file.
@@ -62,7 +71,8 @@ class DriftMonitor:
         """Return the newest `DRIFT_WINDOW` rows, or those of a time range.
 
         Raises:
-            ValueError: the times are none.
+            TimeRangeError: the times are none.
+            service.card.ModelError: the model file cannot be read.
             sqlalchemy.exc.SQLAlchemyError, OSError: the prediction log cannot be read.
         """
         version = self.model_version()
@@ -87,25 +97,38 @@ class DriftMonitor:
     def look(self, since: str | None = None, until: str | None = None) -> Look:
         """Return a look at a window that is `DRIFT_MAX_AGE_SECONDS` old at most; errors as `rows`.
 
-        While the newest window is being computed, an older look at it is returned, so that nobody waits.
+        While the newest window is being computed, an older look at it is returned, so that nobody waits. One time range
+        is computed at a time.
+
+        Raises:
+            BusyError: other time ranges come first.
         """
         asked = (since, until)
         if (found := self._cached(asked)) is not None:
             return found
-        if asked == _NEWEST and asked in self._cache and self._computing.locked():
-            return self._cache[asked][1]
-        with self._computing:
-            if (found := self._cached(asked)) is not None:  # another thread was here
-                return found
-            found = self.compute(since, until)
-            self._remember(asked, found)
-        return found
+        if asked == _NEWEST:
+            if asked in self._cache and self._computing.locked():
+                return self._cache[asked][1]
+            with self._computing:
+                return self._cached(asked) or self._remember(asked, self.compute())
+        if not self._ranging.acquire(timeout=_RANGE_SECONDS):
+            raise BusyError("other time ranges are being looked at; try again in a minute")
+        try:
+            return self._cached(asked) or self._remember(asked, self.compute(since, until))
+        finally:
+            self._ranging.release()
 
     def answer(self, since: str | None = None, until: str | None = None) -> dict[str, Any]:
-        """Return the fields of `schemas.DriftResponse` but `request_id`; errors as `rows`."""
+        """Return the fields of `schemas.DriftResponse` but `request_id` and `report_url`; errors as `look`."""
         found = self.look(since, until).answer
         age = (datetime.now(UTC) - found["timestamp"]).total_seconds()
         return found | {"age_seconds": max(0.0, round(age, 1)), "checks_in_a_row": self._in_a_row}
+
+    def page(self, of: str, since: str | None = None, until: str | None = None) -> str | None:
+        """Return the HTML page of a window, or of its `reviewed` photos; None: too little; errors as `look`."""
+        found = self.look(since, until)
+        with self._drawing:  # one at a time; a look keeps its pages
+            return found.reviewed_page if of == "reviewed" else found.page
 
     def kept(self) -> Reports:
         """Return the kept reports."""
@@ -113,10 +136,11 @@ class DriftMonitor:
 
     def run(self, stop: threading.Event) -> None:
         """Look and check until `stop` is set; what fails is tried again."""
-        self._restore()
         failing = False
         while True:
             try:
+                if not self._restored:
+                    self._restore()
                 self.look()
                 self._check()
                 failing = False
@@ -124,7 +148,7 @@ class DriftMonitor:
                 metrics.DRIFT_ERRORS.inc()
                 if not failing:
                     reason = " ".join(str(error).split())[:300]
-                    logger.warning("the drift monitor cannot look and tries again: %s", reason)
+                    logger.warning("the drift monitor cannot do its work and tries again: %s", reason)
                 failing = True
             if stop.wait(min(5.0, self._settings.drift_max_age_seconds, self._settings.drift_check_seconds)):
                 return
@@ -133,50 +157,62 @@ class DriftMonitor:
         at, found = self._cache.get(asked, (float("-inf"), None))
         return found if time.monotonic() - at <= self._settings.drift_max_age_seconds else None
 
-    def _remember(self, asked: Range, found: Look) -> None:
+    def _remember(self, asked: Range, found: Look) -> Look:
         self._cache[asked] = (time.monotonic(), found)
+        self._cache.move_to_end(asked)
         if asked == _NEWEST:
             _measure(found.answer, found.answer["timestamp"].timestamp())
         others = [key for key in self._cache if key != _NEWEST]
         for key in others[:-_CACHED]:
             del self._cache[key]
+        return found
 
     def _check(self) -> None:
         """Check if one is due: look at rows that no check had before, count, keep the report."""
+        self._keep()
         version, window = self.model_version(), self._settings.drift_window
         if self._log.newest(version) < self._last_row:  # another log
-            self._last_row, self._in_a_row = 0, 0
+            self._last_row = 0
+            self._count(0)
         if time.time() - self._checked < self._settings.drift_check_seconds:
             return
         if self._log.count_after(version, self._last_row) < window:
             return
         with self._computing:
             rows = self.rows()
-            found = self._compare(rows)
-            self._remember(_NEWEST, found)
+            found = self._remember(_NEWEST, self._compare(rows))
+        if found.reference is None:  # nothing was checked, so nothing is counted
+            raise BadReferenceError(found.answer["alerts"][0])
         self._checked, self._last_row = time.time(), rows[0]["id"]
-        self._in_a_row = self._in_a_row + 1 if found.answer["drift_detected"] else 0
-        metrics.DRIFT_CHECKS.set(self._in_a_row)
-        page = found.page()
-        if page is not None:
-            kept = {**found.answer, "checks_in_a_row": self._in_a_row, "last_row": self._last_row}
-            kept["model_version"] = version
-            self._reports.keep(_plain(kept), page)
+        before = self._in_a_row if found.reference.name == self._reference else 0  # another reference begins anew
+        self._reference = found.reference.name
+        self._count(before + 1 if found.answer["drift_detected"] else 0)
+        self._pending = found, {"checks_in_a_row": self._in_a_row, "last_row": self._last_row, "model_version": version}
+        self._keep()
+
+    def _count(self, in_a_row: int) -> None:
+        self._in_a_row = in_a_row
+        metrics.DRIFT_CHECKS.set(in_a_row)
+
+    def _keep(self) -> None:
+        """Write the last check's report, if it is not written yet; where that fails the next look tries again."""
+        if self._pending is not None:
+            found, state = self._pending
+            with self._drawing:
+                page = found.page
+            self._reports.keep(_plain(found.answer | state), page or "")
+            self._pending = None
 
     def _restore(self) -> None:
-        """Go on where a monitor before this one stopped."""
-        try:
-            names = self._reports.names()
-            kept = self._reports.answer(names[0]) if names else None
-            if kept is None or kept["model_version"] != self.model_version():
-                return
-            looked = datetime.fromisoformat(kept["timestamp"]).timestamp()
-            self._checked, self._last_row, self._in_a_row = looked, kept["last_row"], kept["checks_in_a_row"]
-        except Exception as error:  # a damaged report is no reason not to watch
-            logger.warning("the last drift report cannot be read: %s", " ".join(str(error).split())[:300])
-            return
-        _measure(kept, looked)
-        metrics.DRIFT_CHECKS.set(self._in_a_row)
+        """Go on where a monitor of this model version stopped."""
+        version = self.model_version()
+        kept = next((one for one in self._reports.answers(_RESTORED) if one.get("model_version") == version), None)
+        if kept is not None:
+            self._checked = datetime.fromisoformat(kept["timestamp"]).timestamp()
+            self._last_row, self._reference = kept["last_row"], kept["reference"]["name"]
+            self._count(kept["checks_in_a_row"])
+            _measure(kept, self._checked)
+        self._restored = True
 
 
 def _measure(answer: dict[str, Any], looked: float) -> None:

@@ -20,7 +20,9 @@ from service.drift.columns import Table
 from service.drift.store import write
 
 MINIMUM = 500  # predictions in an adopted reference
-MOST = 20_000  # of more, a random part is taken
+
+
+_GIVE_UP = "restore the file, or 'python -m service.drift baseline --undo' gives it up"
 
 
 class BadReferenceError(Exception):
@@ -36,14 +38,12 @@ class Reference:
         table: its columns.
         ai_share: of the model's own by its labels; of an adopted one as its probabilities say.
         adopted: when it was adopted; None for the model's own.
-        note: why it is not the one that was adopted, where that is so.
     """
 
     name: str
     table: Table
     ai_share: float
     adopted: datetime | None = None
-    note: str | None = None
 
 
 class References:
@@ -61,28 +61,34 @@ class References:
         self._own = model_path.with_name("reference.npz")
 
     def current(self, model_version: str) -> Reference:
-        """Return the adopted reference, or the model's own where none fits the model version.
+        """Return the reference that was adopted last of this model version, or the model's own where none ever was.
+
+        Scores and embeddings of two models do not compare. So where references of other versions alone were adopted
+        there is none: against the model's own, which is no shop's traffic, a new release would raise a false alarm.
 
         Raises:
-            BadReferenceError: it is missing or damaged.
+            BadReferenceError: it is missing or damaged, or was adopted of another version.
+            OSError: the folder or bucket does not answer.
         """
         active = self.active()
         if not active:
             return self._model_reference()
-        arrays = self._read(active[-1])
-        if arrays["model_version"] != model_version:
-            note = f"{active[-1]} holds another model's predictions: adopt a new reference for version {model_version}"
-            own = self._model_reference()
-            return Reference(own.name, own.table, own.ai_share, note=note)
+        name = next((name for name in reversed(active) if name.endswith(f"-model-{model_version}")), None)
+        if name is None:
+            raise BadReferenceError(
+                f"{active[-1]} was adopted of another model: adopt one of {model_version} "
+                "(python -m service.drift baseline --since 7d), or give it up (--undo)"
+            )
+        arrays = self._read(name)
         return Reference(
-            name=active[-1],
+            name=name,
             table=columns.from_arrays(arrays),
             ai_share=float(arrays["ai_share"]),
             adopted=datetime.fromisoformat(str(arrays["adopted"])),
         )
 
     def adopt(self, rows: Sequence[Mapping[str, Any]], model_version: str) -> Reference:
-        """Take rows of the prediction log as the reference from now on.
+        """Take rows of the prediction log, newest first, as the reference from now on.
 
         Raises:
             BadReferenceError: there are fewer than `MINIMUM`.
@@ -101,7 +107,7 @@ class References:
             "ai_share": np.float64(np.mean([row["probability"] for row in rows])),
         }
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **columns.to_arrays(columns.from_rows(rows)), **about)
+        np.savez(file, allow_pickle=False, **columns.to_arrays(columns.from_rows(rows[::-1])), **about)
         write(self._files, f"{self._folder}/{name}.npz", file.getvalue())
         self._set_active([*self.active(), name])
         return self.current(model_version)
@@ -130,7 +136,9 @@ class References:
         except FileNotFoundError:
             return []
         except ValueError:
-            raise BadReferenceError(f"{path} is damaged: write the names of the references in force into it") from None
+            raise BadReferenceError(
+                "active.json is damaged: write the list of the references in force into it"
+            ) from None
         return [str(name) for name in names]
 
     def _set_active(self, names: list[str]) -> None:
@@ -141,10 +149,12 @@ class References:
         try:
             with np.load(io.BytesIO(self._files.cat_file(path)), allow_pickle=False) as file:
                 return dict(file)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise  # the bucket does not answer: no reason to give a reference up
+            raise BadReferenceError(f"the adopted reference {name} is missing: {_GIVE_UP}") from error
         except Exception as error:  # numpy raises by the file's kind of damage
-            raise BadReferenceError(
-                f"{path} is missing or damaged: 'python -m service.drift baseline --undo' gives it up"
-            ) from error
+            raise BadReferenceError(f"the adopted reference {name} is damaged: {_GIVE_UP}") from error
 
     def _model_reference(self) -> Reference:
         try:

@@ -1,6 +1,8 @@
 """Kept reports: of each check an HTML page and a JSON answer, in a folder or a bucket."""
 
+import contextlib
 import json
+import logging
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from service.drift.store import write
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\d{8}T\d{6}Z-(ok|drift|insufficient_data)")
 
@@ -25,6 +29,7 @@ class Reports:
         self._files, root = url_to_fs(url)
         self._folder = f"{root}/reports"
         self._retention_days = retention_days
+        self._known: dict[str, dict[str, Any]] = {}
 
     def keep(self, answer: dict[str, Any], page: str) -> str:
         """Write an answer, and its HTML page; return the name of both.
@@ -38,25 +43,48 @@ class Reports:
         write(self._files, f"{self._folder}/{name}.json", json.dumps(answer, default=str).encode())
         if self._retention_days:
             oldest = datetime.now(UTC) - timedelta(days=self._retention_days)
-            for old in self.names():
-                if datetime.strptime(old[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) < oldest:
-                    self._files.rm([f"{self._folder}/{old}.html", f"{self._folder}/{old}.json"])
+            for file in self._list():
+                if datetime.strptime(file[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) < oldest:
+                    with contextlib.suppress(FileNotFoundError):  # another monitor was faster
+                        self._files.rm_file(f"{self._folder}/{file}")
         return name
 
     def names(self) -> list[str]:
         """Return the names of the kept ones, newest first."""
+        return sorted((file[:-5] for file in self._list() if file.endswith(".json")), reverse=True)
+
+    def _list(self) -> list[str]:
+        """Return the names of the files."""
         try:
             paths = self._files.ls(self._folder, detail=False, refresh=True)
         except FileNotFoundError:
             return []
         found = (str(path).rpartition("/")[2] for path in paths)
-        return sorted((name[:-5] for name in found if name.endswith(".json") and is_name(name[:-5])), reverse=True)
+        return [file for file in found if is_name(file[:-5]) and file[-5:] in {".json", ".html"}]
+
+    def answers(self, most: int) -> list[dict[str, Any]]:
+        """Return the newest kept answers as JSON has them, newest first, each with its `name`.
+
+        Files never change, so each is read once. One that is damaged is left out, and the log says so.
+        """
+        found = []
+        for name in self.names()[:most]:
+            if name not in self._known:
+                try:
+                    self._known[name] = self.answer(name) | {"name": name}
+                except (FileNotFoundError, ValueError, TypeError) as error:
+                    logger.warning("the drift report %s cannot be read: %s", name, error)
+                    continue
+            found.append(self._known[name])
+        self._known = {answer["name"]: answer for answer in found}
+        return found
 
     def answer(self, name: str) -> dict[str, Any]:
         """Return a kept answer, as JSON has it.
 
         Raises:
             FileNotFoundError: there is no such one.
+            ValueError: it is damaged.
         """
         answer: dict[str, Any] = json.loads(self._files.cat_file(f"{self._folder}/{name}.json"))
         return answer

@@ -7,6 +7,10 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 
 
+class TimeRangeError(ValueError):
+    """What was written is no time range; the message says how to write one."""
+
+
 def parse_time(text: str, now: datetime) -> datetime:
     """Return a moment as the prediction log keeps it: UTC, without a zone.
 
@@ -16,28 +20,28 @@ def parse_time(text: str, now: datetime) -> datetime:
         now: the present, UTC, without a zone.
 
     Raises:
-        ValueError: it is neither.
+        TimeRangeError: it is neither.
     """
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"'{text[:50]}' is no time: write 24h, 7d, or 2026-11-22T18:00:00Z") from None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
+        raise TimeRangeError(f"'{text[:50]}' is no time: write 24h, 7d, or 2026-11-22T18:00:00Z") from None
 
 
 def span(since: str | None, until: str | None, now: datetime) -> tuple[datetime, datetime] | None:
     """Return a time range, or None where none was asked for.
 
     Raises:
-        ValueError: a text is no time, `until` comes without `since`, or the range is empty.
+        TimeRangeError: a text is no time, `until` comes without `since`, or the range is empty.
     """
     if since is None:
         if until is not None:
-            raise ValueError("until needs since: where does the range begin?")
+            raise TimeRangeError("until needs since: where does the range begin?")
         return None
     begin, end = parse_time(since, now), now if until is None else parse_time(until, now)
     if begin >= end:
-        raise ValueError("since must lie before until, and in the past")
+        raise TimeRangeError("since must lie before until, and in the past")
     return begin, end

@@ -79,7 +79,7 @@ def test_unchanged_windows_raise_few_alarms(size: int) -> None:
 @pytest.mark.parametrize(
     ("shift", "name", "words"),
     [
-        ({"logit": 3.0}, "called_ai", "more photos are called AI-generated: "),
+        ({"logit": 3.0}, "called_ai", "more photos look AI-generated: "),
         ({"logit": -3.0}, "score", "scores lean to real: median score "),
         ({"brightness": 0.15}, "brightness", "photos are brighter than the reference: median brightness 0.6"),
         ({"sharpness": 0.6}, "sharpness", "photos are blurrier than the reference: median sharpness 0.1"),
@@ -98,6 +98,39 @@ def test_a_shift_is_named_in_words(shift: dict[str, float], name: str, words: st
     lines = alerts(found, window, stable)
     assert any(line.startswith(words) for line in lines), lines
     assert len([line for line in lines if "embedding" in line]) <= 1
+
+
+def test_words_fit_formats_and_equal_medians() -> None:
+    stable = table(2000, 1)
+    mixed = table(400, 3)
+    mixed["jpeg_quality"][::2] = 0
+    lines = alerts(compare(mixed, stable), mixed, stable)
+    assert "fewer photos are JPEG files: 50.0% against 100.0%" in lines
+    spread = table(400, 3)
+    spread["jpeg_quality"][:150] = 99
+    (line,) = (line for line in alerts(compare(spread, stable), spread, stable) if "jpeg_quality" in line)
+    assert line.startswith("jpeg_quality is spread otherwise than in the reference: from 90 to 99")
+
+
+def test_rare_labels_are_tested_exactly() -> None:
+    rng = np.random.default_rng(0)
+
+    def shop(count: int, share: float) -> Table:
+        probability = np.where(rng.random(count) < share, 0.9, 0.1)
+        return columns.with_score(table(count, int(rng.integers(1_000_000))), probability)
+
+    stable = shop(10_000, 0.005)
+    (share,) = (column for column in compare(shop(200, 0.005), stable) if column.name == "called_ai")
+    assert share.test == "fisher_exact"
+    page = report(compare(shop(200, 0.005), stable), shop(200, 0.005), stable)
+    assert "Fisher&#x27;s exact p_value" in page or "Fisher's exact p_value" in page
+    (share,) = (column for column in compare(shop(200, 0.3), stable) if column.name == "called_ai")
+    assert share.drifted
+    (share,) = (column for column in compare(shop(200, 0.3), shop(1000, 0.3)) if column.name == "called_ai")
+    assert share.test == "z"
+    none = shop(200, 0)
+    (share,) = (column for column in compare(none, shop(1000, 0)) if column.name == "called_ai")
+    assert share.p_value == 1
 
 
 def test_the_worst_comes_first() -> None:
@@ -161,20 +194,30 @@ def test_reviewed_photos_are_counted_apart() -> None:
     assert (found.photos, found.false_accusations, found.missed, found.ai_share) == (30, called, 0, 0)
     assert found.accuracy == pytest.approx(1 - called / 30)
     seen = look(some, labels, "none here")
-    assert seen.reviewed_page() is None  # one label only: nothing to tell apart
+    assert seen.reviewed_page is None  # one label only: nothing to tell apart
     assert "<html" in reviewed_report(verdicts + [(one, "ai_generated") for one in some[30:60]])
+    labels |= {one["request_id"]: "ai_generated" for one in some[30:60]}
+    page = look(some, labels, "none here").reviewed_page
+    assert page is not None
+    assert "Of reviewed photos" in page.partition("</header>")[0]
+
+
+def test_an_id_that_a_client_sends_again_means_its_last_photo() -> None:
+    some = [one | {"request_id": "constant"} for one in rows(100, 3)]
+    assert len(look(some, {"constant": "real"}, "none here").seen) == 1
+    assert look(some, {"constant": "real"}, "none here").seen[0][0] == some[0]
 
 
 def test_nothing_is_said_of_few_predictions_or_without_a_reference() -> None:
     few = look(rows(MINIMUM - 1, 3, logit=9), {}, reference())
     assert (few.answer["status"], few.answer["columns"], few.answer["alerts"]) == ("insufficient_data", [], [])
     assert few.answer["estimated_accuracy"] is None
-    assert few.page() is None
+    assert few.page is None
     without = look(rows(200, 3), {}, "reference.npz is missing")
     assert without.answer["status"] == "insufficient_data"
     assert without.answer["alerts"] == ["no reference: reference.npz is missing"]
     assert without.answer["reference"] is None
-    assert without.page() is None
+    assert without.page is None
     none = look([], {}, reference())
     assert (none.answer["window_size"], none.answer["window_start"]) == (0, None)
 
@@ -196,7 +239,17 @@ def test_times(text: str, moment: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "until"), [("yesterday", None), (None, "1h"), ("1h", "2h"), ("0s", None), ("1h", "now"), ("", None)]
+    ("since", "until"),
+    [
+        ("999999d", None),
+        ("0001-01-01T00:00:00+05:00", None),
+        ("yesterday", None),
+        (None, "1h"),
+        ("1h", "2h"),
+        ("0s", None),
+        ("1h", "now"),
+        ("", None),
+    ],
 )
 def test_what_is_no_time_range_is_refused(since: str | None, until: str | None) -> None:
     with pytest.raises(ValueError, match=r"is no time|until"):
@@ -238,7 +291,9 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     assert "blurrier" in capsys.readouterr().out
     assert "<html" in out.read_text(encoding="utf-8")
     assert run("baseline", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
-    assert "-model-0.0.1, 600 predictions, " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "-model-0.0.1, 600 predictions, " in said
+    assert "in a row" not in said  # it holds one window of 500 alone
     assert run("report", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.startswith("ok: 500 predictions")
     assert run("baseline", "--undo", monkeypatch=monkeypatch) == 0
@@ -257,9 +312,11 @@ def test_a_reference_of_another_model_is_not_used(shop: PredictionLog, tmp_path:
     assert references.current("0.0.1").name == adopted.name
     assert adopted.adopted is not None
     assert {"size", "jpeg_quality"} <= set(adopted.table)
-    other = references.current("0.0.2")
-    assert other.name == "reference.npz"
-    assert "another model" in str(other.note)
+    with pytest.raises(BadReferenceError, match=r"adopted of another model: adopt one of 0\.0\.2"):
+        references.current("0.0.2")
+    references.adopt(rows(600, 6), "0.0.2")
+    assert references.current("0.0.1").name == adopted.name  # a roll-back finds its own again
+    references.undo()
     (tmp_path / "drift" / "references" / f"{adopted.name}.npz").write_bytes(b"PK broken")
     with pytest.raises(BadReferenceError, match="--undo"):
         references.current("0.0.1")
@@ -285,9 +342,20 @@ def test_old_reports_are_deleted_and_names_lead_nowhere_else(tmp_path: Path) -> 
     assert len(reports.names()) == 2
     assert reports.page(reports.names()[0]) == "page of 0"
     assert reports.answer(reports.names()[1])["status"] == "ok"
+    (tmp_path / "new" / "reports" / f"{reports.names()[1]}.json").write_text("{")
+    assert [answer["name"] for answer in reports.answers(10)] == reports.names()[:1]
     assert all(is_name(name) for name in reports.names())
     assert not any(map(is_name, ["../references/active", "20261122T180000Z-ok/../x", "", "20261122T180000Z-ok\n"]))
     assert len(list((tmp_path / "new" / "reports").iterdir())) == 4  # no part of a file is left
+
+
+def test_a_reference_of_series_says_that_it_will_alarm() -> None:
+    assert command.own_alarms(table(2500, 1), 500) == (5, 0)
+    series = table(2500, 1)
+    series["brightness"] = series["brightness"] + np.repeat(np.linspace(0, 0.4, 5), 500)  # each day is brighter
+    windows, alarms = command.own_alarms(series, 500)
+    assert (windows, alarms >= 3) == (5, True)
+    assert command.own_alarms(table(900, 1), 500) == (0, 0)
 
 
 def test_references_and_reports_may_lie_in_a_bucket(shop: PredictionLog, tmp_path: Path) -> None:
@@ -308,18 +376,18 @@ def test_the_alert_rules_hold(promtool: str) -> None:
 
 
 def test_the_page_begins_with_what_the_answer_says() -> None:
-    page = look(rows(300, 3, sharpness=0.6), {}, reference()).page()
+    page = look(rows(300, 3, sharpness=0.6), {}, reference()).page
     assert page is not None
     head = page.partition("</header>")[0]
     assert "These photos are unlike the reference" in head
     assert "<li>photos are blurrier than the reference: median" in head
-    calm = look(rows(300, 3), {}, replace(reference(), name="<b>shop</b>")).page()
+    calm = look(rows(300, 3), {}, replace(reference(), name="<b>shop</b>")).page
     assert calm is not None
     assert "These photos are like the reference" in calm
     assert "&lt;b&gt;shop" in calm.partition("</header>")[0]
 
 
 def test_a_reference_tells_what_it_is() -> None:
-    seen = look(rows(200, 3), {}, replace(reference(), note="why"))
-    assert seen.answer["reference"].note == "why"
+    seen = look(rows(200, 3), {}, replace(reference(), ai_share=0.25))
+    assert seen.answer["reference"].ai_share == 0.25
     assert seen.answer["reference"].rows == 10_000

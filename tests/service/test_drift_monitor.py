@@ -14,7 +14,7 @@ import pytest
 from PIL import ImageFilter
 
 from service import metrics
-from service.drift.monitor import DriftMonitor
+from service.drift.monitor import BusyError, DriftMonitor
 from service.prediction_log import PredictionLog, now
 from service.settings import Settings
 from tests.service.conftest import Server, is_ready, serving
@@ -114,6 +114,39 @@ def test_checks_never_share_a_prediction_and_outlive_the_monitor(
     assert second.kept().names()[0].endswith("-ok")
 
 
+def test_without_a_reference_nothing_is_counted(
+    shop: PredictionLog, tmp_path: Path, running: Callable[[DriftMonitor], threading.Event]
+) -> None:
+    reference = tmp_path / "model" / "reference.npz"
+    whole = reference.read_bytes()
+    monitor = watch()
+    running(monitor)
+    fill(shop, WINDOW, 3, sharpness=0.5)
+    wait_for(lambda: monitor.answer()["checks_in_a_row"] == 1)
+    reference.unlink()
+    before = metrics.DRIFT_ERRORS._value.get()
+    fill(shop, WINDOW, 4, sharpness=0.5)
+    wait_for(lambda: metrics.DRIFT_ERRORS._value.get() > before)
+    assert monitor.answer()["status"] == "insufficient_data"
+    assert monitor.answer()["checks_in_a_row"] == 1
+    reference.write_bytes(whole)
+    wait_for(lambda: monitor.answer()["checks_in_a_row"] == 2)
+
+
+def test_a_report_that_cannot_be_written_is_written_later(
+    shop: PredictionLog, tmp_path: Path, running: Callable[[DriftMonitor], threading.Event]
+) -> None:
+    (tmp_path / "drift").write_text("a file where the folder belongs")
+    monitor = watch()
+    before = metrics.DRIFT_ERRORS._value.get()
+    running(monitor)
+    fill(shop, WINDOW, 3, sharpness=0.5)
+    wait_for(lambda: metrics.DRIFT_ERRORS._value.get() > before)
+    (tmp_path / "drift").unlink()
+    wait_for(lambda: len(monitor.kept().names()) == 1)
+    assert monitor.answer()["checks_in_a_row"] == 1
+
+
 def test_what_fails_is_counted_and_tried_again(
     shop: PredictionLog,
     tmp_path: Path,
@@ -127,9 +160,17 @@ def test_what_fails_is_counted_and_tried_again(
     monitor = watch()
     running(monitor)
     wait_for(lambda: metrics.DRIFT_ERRORS._value.get() >= before + 2)
-    assert caplog.text.count("cannot look and tries again") == 1
+    assert caplog.text.count("cannot do its work and tries again") == 1
     model.write_bytes(whole)
     wait_for(lambda: monitor.look().answer["status"] == "insufficient_data")
+
+
+def test_one_time_range_is_looked_at_at_a_time(shop: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.drift.monitor._RANGE_SECONDS", 0.1)
+    monitor = watch()
+    with monitor._ranging, pytest.raises(BusyError, match="try again"):
+        monitor.look("1h")
+    assert monitor.look("1h").answer["window_size"] == 0
 
 
 def test_a_damaged_report_is_no_reason_not_to_watch(shop: PredictionLog, tmp_path: Path) -> None:
@@ -191,6 +232,8 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         wait_for(lambda: main() == 0)  # once all predictions are in the log
         wait_for(lambda: drift(server)["status"] == "ok")
         assert drift(server)["reference"]["adopted"] is not None
+        told = send(server, files(200, 600))
+        wait_for(lambda: drift(server)["checks_in_a_row"] == 0)  # whatever they were against CIFAKE
         assert {"size", "jpeg_quality"} <= {column["name"] for column in drift(server)["columns"]}
 
         for place, request_id in enumerate(told[-60:]):
@@ -216,7 +259,7 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         assert httpx.get(f"{server.url}{kept[0]['report_url']}", timeout=60).text.startswith(page.text[:200])
         assert is_error(httpx.get(f"{server.url}/drift/report?name=../references/active", timeout=60), 404, "no_report")
         ranged = drift(server, "?since=1h")
-        assert ranged["window_size"] == 920
+        assert ranged["window_size"] == 1120
         assert httpx.get(f"{server.url}{ranged['report_url']}", timeout=60).status_code == 200
         assert is_error(httpx.get(f"{server.url}/drift?since=soon", timeout=60), 422, "validation_error")
         assert httpx.get(f"{server.url}/health", timeout=60).json()["drift_detected"] is True
