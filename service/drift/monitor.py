@@ -53,7 +53,7 @@ class DriftMonitor:
         self._in_a_row = 0
         self._reference = ""  # of the last check, by name
         self._pending: tuple[Look, dict[str, Any]] | None = None  # a check's report that is not written yet
-        self._restored = False
+        self._version = ""  # whose checks these are
 
     def model_version(self) -> str:
         """Return the version of the model file.
@@ -139,10 +139,11 @@ class DriftMonitor:
         failing = False
         while True:
             try:
-                if not self._restored:
+                if self._version != self.model_version():  # at the start, and after another model
                     self._restore()
                 self.look()
                 self._check()
+                self._keep()
                 failing = False
             except Exception as error:  # a database that is away, a full disk, a model file that is being replaced
                 metrics.DRIFT_ERRORS.inc()
@@ -169,7 +170,6 @@ class DriftMonitor:
 
     def _check(self) -> None:
         """Check if one is due: look at rows that no check had before, count, keep the report."""
-        self._keep()
         version, window = self.model_version(), self._settings.drift_window
         if self._log.newest(version) < self._last_row:  # another log
             self._last_row = 0
@@ -188,7 +188,6 @@ class DriftMonitor:
         self._reference = found.reference.name
         self._count(before + 1 if found.answer["drift_detected"] else 0)
         self._pending = found, {"checks_in_a_row": self._in_a_row, "last_row": self._last_row, "model_version": version}
-        self._keep()
 
     def _count(self, in_a_row: int) -> None:
         self._in_a_row = in_a_row
@@ -204,15 +203,18 @@ class DriftMonitor:
             self._pending = None
 
     def _restore(self) -> None:
-        """Go on where a monitor of this model version stopped."""
+        """Go on where the last check of this model version stopped."""
         version = self.model_version()
         kept = next((one for one in self._reports.answers(_RESTORED) if one.get("model_version") == version), None)
-        if kept is not None:
+        if kept is None:
+            self._checked, self._last_row, self._reference = 0.0, 0, ""
+            self._count(0)
+        else:
             self._checked = datetime.fromisoformat(kept["timestamp"]).timestamp()
             self._last_row, self._reference = kept["last_row"], kept["reference"]["name"]
             self._count(kept["checks_in_a_row"])
             _measure(kept, self._checked)
-        self._restored = True
+        self._version = version
 
 
 def _measure(answer: dict[str, Any], looked: float) -> None:

@@ -93,5 +93,6 @@ async def _ask(request: Request, method: str, /, **arguments: Any) -> Any:
             503, "monitor_unavailable", "the drift monitor does not answer; try again later", {"Retry-After": "10"}
         ) from error
     if "error" in answer:
-        raise ApiError(answer["status"], answer["error"], answer["detail"])
+        again = {"Retry-After": "10"} if answer["status"] == 503 else None
+        raise ApiError(answer["status"], answer["error"], answer["detail"], again)
     return answer["found"]

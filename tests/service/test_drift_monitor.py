@@ -81,6 +81,7 @@ def test_answers_come_from_a_cache_and_say_their_age(shop: PredictionLog) -> Non
         monitor.look("soon")
 
 
+@pytest.mark.slow
 def test_checks_never_share_a_prediction_and_outlive_the_monitor(
     shop: PredictionLog, running: Callable[[DriftMonitor], threading.Event]
 ) -> None:
