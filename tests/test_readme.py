@@ -34,7 +34,7 @@ def test_the_released_model_keeps_its_promises() -> None:
     assert 1 - test["in_domain_share"] <= card["model"]["domain"]["out_share"] + 0.003  # both counted on samples
     for found in test["decisions"].values():
         assert found["reals_flagged"] <= found["reals_flagged_at_most"]
-    assert robustness["jpeg"]["40"]["accuracy"] >= 0.94
+    assert robustness["jpeg"]["40"]["accuracy"] >= 0.958
     assert robustness["blur"]["0.6"]["accuracy"] >= 0.874
     assert robustness["noise"]["0.1"]["accuracy"] >= 0.95
     explained = card["assessment"]["explanation"]
