@@ -37,7 +37,7 @@ PHOTOS = 600
 ROUNDS = 6
 ROUND_SECONDS = 10
 CONNECTIONS = 4
-SETTINGS = {"DRIFT_MAX_AGE_SECONDS": "2", "DRIFT_CHECK_SECONDS": "5"}
+SETTINGS = {"MONITOR": "true", "DRIFT_MAX_AGE_SECONDS": "2", "DRIFT_CHECK_SECONDS": "5"}
 
 
 def files(images: np.ndarray[Any, np.dtype[np.uint8]]) -> list[bytes]:
