@@ -89,6 +89,8 @@ def schema(app: FastAPI, settings: Settings) -> dict[str, Any]:
                 operation["security"] = [] if path in _PROBES else keys
                 for status, response in operation["responses"].items():
                     response["headers"] = _headers(status)
+                    if status != "200":  # FastAPI takes errors for what the route answers otherwise, such as HTML
+                        response["content"] = {"application/json": next(iter(response["content"].values()))}
         app.openapi_schema = found
     return app.openapi_schema
 
