@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 
 # A stamp is younger than what it was installed from, so that a second call installs nothing.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing what serving and the drift monitor need into $(VENV): one or two minutes, 1.1 GB"
+	@echo "Installing what serving and the drift monitor need into $(VENV): one or two minutes, 1.2 GB"
 	@$(INSTALL) -e '.[monitor]' -c constraints.txt
 	@touch $@
 
