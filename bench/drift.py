@@ -99,7 +99,7 @@ class Pool:
             data = ImageSet(pixels, self.labels, {})
             scored = score(detector, data, "unchanged" if change is None else f"{change[0]} {change[1]:g}")
             arrays = {"probability": scored.probability, "distance": scored.distance}
-            arrays |= {"embedding": scored.embedding[:, :8]} | statistics(pixels)
+            arrays |= {"embedding": scored.embedding} | statistics(pixels)
             self.tables[change] = from_arrays(arrays)
             if change is None:
                 self.known = from_arrays({name: values.round(5).astype(np.float32) for name, values in arrays.items()})

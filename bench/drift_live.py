@@ -7,7 +7,6 @@ an operator would: over HTTP alone.
 """
 
 import argparse
-import io
 import json
 import os
 import signal
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stages.data import load_images
 from stages.robustness import CHANGES
 from tests.service.conftest import Server, is_ready, serving
+from tests.service.photos import encode
 
 PHOTOS = 600
 ROUNDS = 6
@@ -42,12 +42,7 @@ SETTINGS = {"MONITOR": "true", "DRIFT_MAX_AGE_SECONDS": "2", "DRIFT_CHECK_SECOND
 
 def files(images: np.ndarray[Any, np.dtype[np.uint8]]) -> list[bytes]:
     """Return photos as PNG files."""
-    found = []
-    for image in images:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        found.append(buffer.getvalue())
-    return found
+    return [encode(Image.fromarray(image)) for image in images]
 
 
 def send(server: Server, photos: list[bytes], what: str) -> list[float]:
@@ -90,14 +85,6 @@ def short(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what the report keeps of an answer."""
     kept = ("status", "window_size", "drift_score", "checks_in_a_row", "alerts", "estimated_accuracy")
     return {name: answer[name] for name in kept}
-
-
-def monitor_of(server: Server) -> int:
-    """Return the process id of the drift monitor."""
-    for child in psutil.Process(server.pid).children():
-        if any("drift-monitor" in word for word in child.cmdline()):
-            return child.pid
-    sys.exit("error: there is no drift monitor")
 
 
 @contextmanager
@@ -171,7 +158,7 @@ def watch(folder: Path, page: Path) -> dict[str, Any]:
         seen["kept_reports"] = [report["status"] for report in ask(server, "/drift/reports")["reports"]]
         seen["predictions_beside_reports"] = compare_p99(server, blurred)
 
-        os.kill(monitor_of(server), signal.SIGKILL)
+        os.kill(server.monitor(), signal.SIGKILL)
         slowest = max(send(server, plain[:200], "monitor dead"))
         ready = httpx.get(f"{server.url}/readyz")
         dead = httpx.get(f"{server.url}/drift", timeout=60)

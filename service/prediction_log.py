@@ -205,9 +205,7 @@ class PredictionLog:
         query = (
             select(PREDICTIONS).where(PREDICTIONS.c.request_id == request_id).order_by(PREDICTIONS.c.id.desc()).limit(1)
         )
-        with self._open().connect() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else dict(row)
+        return next(iter(self._read(query)), None)
 
     def add_feedback(self, request_id: str, label: str, api_key: str | None) -> None:
         """Keep a moderator's verdict on a prediction; it is written when this returns.

@@ -14,6 +14,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {line} |" if i != 1 else f"|{line}|" for i, line in enumerate(lines)) + "\n"
 
 
+def image_sets(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each image set that the card tells of, by its name for people."""
+    return {
+        "test": card["metrics"]["test"],
+        "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
+        "validation": card["validation"],
+    }
+
+
 def model_card(card: dict[str, Any]) -> str:
     """Return the whole document."""
     sections = (_head, _use, _figures, _calibration, _decision, _robustness, _domain, _slices, _explanation,
@@ -50,11 +59,7 @@ It learned from photos of {side}; its AI images come from one generator (Stable 
 
 
 def _figures(card: dict[str, Any]) -> str:
-    columns = {
-        "test": card["metrics"]["test"],
-        "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
-        "validation": card["validation"],
-    }
+    columns = image_sets(card)
     rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
     rows += [
         [key.replace("_", " "), *(FIGURE(c[key]) for c in columns.values())]

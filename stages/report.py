@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.model_card import model_card, table
+from stages.model_card import image_sets, model_card, table
 
 CARD = Path("models/card.json")
 MODEL_CARD = Path("docs/MODEL_CARD.md")
@@ -18,11 +18,7 @@ BLOCK = re.compile(r"(<!-- figures of models/card.json -->\n).*?(<!-- end of fig
 
 def figures_table(card: dict[str, Any]) -> str:
     """Return the released model's figures as a Markdown table."""
-    columns = {
-        "test": card["metrics"]["test"],
-        "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
-        "validation": card["validation"],
-    }
+    columns = image_sets(card)
     rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
     for name, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("F1", "f1"), ("ECE (15 bins)", "ece")):
         rows.append([name, *(f"{c[key]:.4f}" for c in columns.values())])

@@ -22,14 +22,13 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
     `size` is the root of width x height, in pixels of the photo as it came. `jpeg_quality` is 0 for other formats; it
     is left out where a row comes from before it was logged.
     """
-    table = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in _LOGGED}
-    known = [row["embedding"] for row in rows] or np.zeros((0, EMBEDDING_COMPONENTS))
-    embedding = np.array(known, dtype=np.float64)
-    table |= {name: embedding[:, place] for place, name in enumerate(EMBEDDING[: embedding.shape[1]])}
-    table["size"] = np.sqrt([float(row["width"] * row["height"]) for row in rows])
+    arrays = {name: np.array([row[name] for row in rows]) for name in _LOGGED}
+    arrays["embedding"] = np.array([row["embedding"] for row in rows] or np.zeros((0, EMBEDDING_COMPONENTS)))
+    arrays["probability"] = np.array([row["score"] for row in rows])
+    arrays["size"] = np.sqrt([float(row["width"] * row["height"]) for row in rows])
     if all(row["jpeg_quality"] is not None for row in rows):
-        table["jpeg_quality"] = np.array([row["jpeg_quality"] for row in rows], dtype=np.float64)
-    return with_score(table, np.array([row["score"] for row in rows], dtype=np.float64))
+        arrays["jpeg_quality"] = np.array([row["jpeg_quality"] for row in rows])
+    return from_arrays(arrays)
 
 
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:

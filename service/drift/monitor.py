@@ -199,7 +199,7 @@ class DriftMonitor:
             found, state = self._pending
             with self._drawing:
                 page = found.page
-            self._reports.keep(_plain(found.answer | state), page or "")
+            self._reports.keep(found.answer | state, page or "")
             self._pending = None
 
     def _restore(self) -> None:
@@ -225,11 +225,3 @@ def _measure(answer: dict[str, Any], looked: float) -> None:
     metrics.DRIFT_WINDOW.set(answer["window_size"])
     metrics.DRIFT_ACCURACY.set(float("nan") if accuracy is None else accuracy)
     metrics.DRIFT_LOOKED.set(looked)
-
-
-def _plain(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer as JSON has it, but with its timestamp."""
-    from pydantic import TypeAdapter
-
-    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(answer, mode="json")
-    return plain | {"timestamp": answer["timestamp"]}

@@ -20,8 +20,6 @@ from service.drift.columns import Table
 from service.drift.store import write
 
 MINIMUM = 500  # predictions in an adopted reference
-
-
 _GIVE_UP = "restore the file, or 'python -m service.drift baseline --undo' gives it up"
 
 
@@ -149,10 +147,10 @@ class References:
         try:
             with np.load(io.BytesIO(self._files.cat_file(path)), allow_pickle=False) as file:
                 return dict(file)
-        except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                raise  # the bucket does not answer: no reason to give a reference up
+        except FileNotFoundError as error:
             raise BadReferenceError(f"the adopted reference {name} is missing: {_GIVE_UP}") from error
+        except OSError:  # the bucket does not answer: no reason to give a reference up
+            raise
         except Exception as error:  # numpy raises by the file's kind of damage
             raise BadReferenceError(f"the adopted reference {name} is damaged: {_GIVE_UP}") from error
 

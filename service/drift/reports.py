@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fsspec.core import url_to_fs
+from pydantic import TypeAdapter
 
 from service.drift.store import write
 
@@ -40,7 +41,7 @@ class Reports:
         """
         name = f"{answer['timestamp']:%Y%m%dT%H%M%SZ}-{answer['status']}"
         write(self._files, f"{self._folder}/{name}.html", page.encode())
-        write(self._files, f"{self._folder}/{name}.json", json.dumps(answer, default=str).encode())
+        write(self._files, f"{self._folder}/{name}.json", TypeAdapter(dict[str, Any]).dump_json(answer))
         if self._retention_days:
             oldest = datetime.now(UTC) - timedelta(days=self._retention_days)
             for file in self._list():
