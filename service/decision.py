@@ -27,7 +27,7 @@ class Domain:
     """Is the photo like those the model knows?
 
     Attributes:
-        embedding: its embedding and texture are near the training photos'.
+        embedding: what the network and the texture say of it is near the training photos', and unlike drawn pictures.
         geometry: its width and height are within the training photos' widths and heights.
     """
 
@@ -86,7 +86,7 @@ def domain(card: Mapping[str, Any], distance: float, width: int, height: int) ->
 
     Args:
         card: the model's card.
-        distance: Mahalanobis distance of the photo's embedding and texture.
+        distance: the photo's, out of the model file.
         width: the upright photo's own width in pixels, before it is resized.
         height: likewise its height.
     """

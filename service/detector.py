@@ -26,7 +26,7 @@ class Scores:
         embedding: float32 [N, D], pooled features.
         heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the
             card's `head_bias` is the logit of `probability`.
-        distance: float32 [N], Mahalanobis distance of embedding and texture to the training photos'.
+        distance: float32 [N], how unlike the training photos; 99 % of those have less than 1.
         inference_ms: milliseconds spent in the model, for all N together.
     """
 

@@ -27,7 +27,7 @@ class Error(Schema):
 class Domain(Schema):
     """Is the photo like those the model knows? Both must hold."""
 
-    embedding: bool = Field(description="its embedding and texture are near the training photos'")
+    embedding: bool = Field(description="to the network it is like the training photos")
     geometry: bool = Field(description="its width and height are among the training photos' sizes")
 
 

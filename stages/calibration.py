@@ -9,7 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from stages.data import ImageSet
-from stages.domain import whitened
+from stages.domain import drawing_score, whitened
+from stages.drawings import outliers
 from stages.exported import Exported, Float, run
 
 
@@ -43,6 +44,7 @@ def calibrate(
     flag_alphas: list[float],
     clear_miss: float,
     domain_out_share: float,
+    domain_drawings: int,
 ) -> dict[str, Any]:
     """Set the model's calibration and domain statistics; return them and the thresholds as parts of the card."""
     logit, description = run(model, calibration.images, "calibration")
@@ -56,10 +58,15 @@ def calibrate(
     reals, generated = probability[calibration.labels == 0], probability[calibration.labels == 1]
 
     _, known = run(model, known_images, "domain")
+    _, drawn = run(model, outliers(domain_drawings, known_images.shape[1], seed=0), "drawings")
     centre, whitening = whitened(known)
-    model.centre.copy_(torch.from_numpy(centre))
-    model.whitening.copy_(torch.from_numpy(whitening))
-    distance = np.linalg.norm((description - centre) @ whitening, axis=1)
+    unit, weight, bias = drawing_score((known - centre) @ whitening, (drawn - centre) @ whitening)
+    for buffer, value in ((model.centre, centre), (model.whitening, whitening), (model.drawn, weight)):
+        buffer.copy_(torch.from_numpy(value))
+    model.unit.fill_(unit)
+    model.drawn_bias.fill_(bias)
+    away = (description - centre) @ whitening
+    distance = np.maximum(np.linalg.norm(away, axis=1) / unit, away @ weight + bias)
     return {
         "calibration": {
             "method": "platt", "slope": slope, "intercept": intercept, "prior_ai": 0.5, "images": len(calibration),
@@ -71,7 +78,7 @@ def calibrate(
             "clear_miss": clear_miss,
         },
         "domain": {
-            "method": "mahalanobis of embedding and texture",
+            "method": "mahalanobis and outlier exposure on embedding, middle map and texture",
             "threshold": round(conformal_threshold(distance, domain_out_share), 4),
             "out_share": domain_out_share,
         },

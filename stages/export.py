@@ -34,6 +34,7 @@ class ExportParams(Params):
     clear_miss: Annotated[float, Field(gt=0, lt=0.5)]
     domain_out_share: Annotated[float, Field(gt=0, lt=0.5)]
     domain_images: Annotated[int, Field(ge=50)]
+    domain_drawings: Annotated[int, Field(ge=50)]
 
 
 def main() -> None:
@@ -52,6 +53,7 @@ def main() -> None:
         flag_alphas=params.flag_alphas,
         clear_miss=params.clear_miss,
         domain_out_share=params.domain_out_share,
+        domain_drawings=params.domain_drawings,
     )
     report = json.loads(REPORT.read_text(encoding="utf-8"))
     parts["domain"]["geometry"] = report["geometry"]

@@ -38,15 +38,34 @@ class Exported(nn.Module):
     intercept: Tensor
     centre: Tensor
     whitening: Tensor
+    unit: Tensor
+    drawn: Tensor
+    drawn_bias: Tensor
 
     def __init__(self, model: Detector, flip_average: bool) -> None:
+        """Wrap a trained detector; `calibrate` sets what is learned after training.
+
+        Raises:
+            StageError: the backbone does not give its middle map.
+        """
         super().__init__()
         self.model, self.flip_average = model, flip_average
-        channels = model.head.in_features
+        with torch.no_grad():
+            try:  # nn.Module's types know nothing of what timm's models add
+                maps = model.backbone.forward_intermediates(torch.zeros(1, 3, 64, 64), intermediates_only=True)  # type: ignore[operator]
+            except AttributeError as error:
+                raise StageError(
+                    "train.backbone gives no earlier feature maps: choose another one of timm's"
+                ) from error
+        self.middle = len(maps) // 2
+        size = model.head.in_features + 2 * maps[self.middle].shape[1] + len(STEPS)
         self.register_buffer("slope", torch.ones(()))
         self.register_buffer("intercept", torch.zeros(()))
-        self.register_buffer("centre", torch.zeros(channels + len(STEPS)))
-        self.register_buffer("whitening", torch.eye(channels + len(STEPS)))
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("whitening", torch.eye(size))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("drawn", torch.zeros(size))
+        self.register_buffer("drawn_bias", torch.zeros(()))
 
     @property
     def head_bias(self) -> float:
@@ -55,32 +74,47 @@ class Exported(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """uint8 [N, H, W, 3] -> float32 probability [N], embedding [N, D], heatmap [N, h, w], distance [N]."""
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        features = self.model.features(pixels)
-        if self.flip_average:  # mean of the photo's map and its mirror image's, mirrored back
-            features = (features + self.model.features(pixels.flip(3)).flip(3)) / 2
+        features, description = self.described(images)
         embedding = features.mean((2, 3))
         weight = self.slope * self.model.head.weight[0]
         heatmap = (features * weight[:, None, None]).sum(1)
         logit = heatmap.mean((1, 2)) + self.slope * self.model.head.bias + self.intercept
-        description = torch.cat([embedding, texture(pixels)], 1)
-        distance = ((description - self.centre) @ self.whitening).square().sum(1).sqrt()
+        away = (description - self.centre) @ self.whitening
+        distance = torch.maximum(away.square().sum(1).sqrt() / self.unit, away @ self.drawn + self.drawn_bias)
         return torch.sigmoid(logit), embedding, heatmap, distance
+
+    def described(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the feature map float32 [N, D, h, w], and the description float32 [N, E] that `distance` judges.
+
+        The description is the embedding, mean and standard deviation of each channel of the backbone's middle map, and
+        the texture: the deeper a map, the less it tells of what has nothing to do with the two classes.
+        """
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        features, middle = self._maps(pixels)
+        if self.flip_average:  # mean of the photo's map and its mirror image's, mirrored back
+            mirrored, mirrored_middle = self._maps(pixels.flip(3))
+            features, middle = (features + mirrored.flip(3)) / 2, (middle + mirrored_middle) / 2
+        return features, torch.cat([features.mean((2, 3)), middle, texture(pixels)], 1)
+
+    def _maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        normalised = (pixels - self.model.mean) / self.model.std  # type: ignore[operator]
+        last, (middle,) = self.model.backbone.forward_intermediates(normalised, indices=[self.middle])  # type: ignore[operator]
+        flat = middle.flatten(2)
+        return last, torch.cat([flat.mean(2), flat.std(2)], 1)
 
 
 @torch.no_grad()
 def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Float, Float]:
-    """Return logit float64 [N] and description float64 [N, D + 7] of uint8 [N, H, W, 3], in torch.
+    """Return logit float64 [N] and description float64 [N, E] of uint8 [N, H, W, 3], in torch.
 
-    The logit comes from the heat map: a probability near 1 has lost it. The description is the embedding and the
-    texture, which `distance` compares with the training photos'.
+    The logit comes from the heat map's mean: a probability near 1 has lost it.
     """
     logits, descriptions = [], []
     for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2):
-        photos = torch.from_numpy(images[start : start + 256])
-        _, embedding, heatmap, _ = model(photos)
-        logits.append(heatmap.double().mean((1, 2)) + model.head_bias)
-        descriptions.append(torch.cat([embedding, texture(photos.permute(0, 3, 1, 2).float() / 255)], 1))
+        features, description = model.described(torch.from_numpy(images[start : start + 256]))
+        pooled = features.double().mean((2, 3)) @ model.model.head.weight[0].double()
+        logits.append(model.slope.double() * pooled + model.head_bias)
+        descriptions.append(description)
     return torch.cat(logits).numpy(), torch.cat(descriptions).double().numpy()
 
 

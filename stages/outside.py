@@ -5,14 +5,14 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tqdm import tqdm
 
 from service import decision
@@ -20,73 +20,13 @@ from service.detector import Detector
 from service.images import ImageError, decode, resize
 from stages.common import StageError
 from stages.domain import whitened
+from stages.drawings import KINDS, as_jpeg
 from stages.metrics import rounded
-from stages.robustness import as_jpeg
 from stages.sources import members
 
 Float32 = npt.NDArray[np.float32]
-Draw = Callable[[np.random.Generator, int, int], Image.Image]  # generator, width, height -> a picture
 
-_WORDS = ["SALE", "NEW", "-50%", "free", "shipping", "size 42", "100% cotton", "made for you", "19.99", "best price"]
 _LARGE = (640, 480)
-
-
-def plain_colour(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """One colour all over."""
-    return Image.new("RGB", (width, height), _colour(rng))
-
-
-def gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """One colour running into another, from left to right or from top to bottom."""
-    first, last = (np.array(_colour(rng), float) for _ in range(2))
-    down = rng.random() < 0.5
-    share = np.linspace(0, 1, height if down else width)[:, None]
-    ramp = first * (1 - share) + last * share
-    pixels = np.broadcast_to(ramp[:, None] if down else ramp[None], (height, width, 3))
-    return Image.fromarray(pixels.round().astype(np.uint8))
-
-
-def noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Gaussian noise around grey, weak to strong, another value for each pixel and colour."""
-    values = 128 + rng.uniform(5, 90) * rng.standard_normal((height, width, 3))
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def text(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A few words on a plain ground, as on a label or a banner."""
-    picture = Image.new("RGB", (width, height), _colour(rng))
-    canvas = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(6, height // int(rng.integers(3, 7))))
-    for line in range(int(rng.integers(1, 4))):
-        words = " ".join(rng.choice(_WORDS, 3))
-        canvas.text((width * rng.uniform(0, 0.2), height * line / 3), words, fill=_colour(rng), font=font)
-    return picture
-
-
-def drawing(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Ellipses, boxes and lines in plain colours, as in a logo or a sketch."""
-    picture = Image.new("RGB", (width, height), _colour(rng))
-    canvas = ImageDraw.Draw(picture)
-    for _ in range(int(rng.integers(2, 6))):
-        x, y = np.sort(rng.uniform(0, width, 2)), np.sort(rng.uniform(0, height, 2))
-        box = (x[0], y[0], x[1], y[1])
-        shape = rng.integers(3)
-        if shape == 0:
-            canvas.ellipse(box, fill=_colour(rng))
-        elif shape == 1:
-            canvas.rectangle(box, fill=_colour(rng))
-        else:
-            canvas.line(box, fill=_colour(rng), width=max(1, height // 16))
-    return picture
-
-
-KINDS: dict[str, Draw] = {
-    "plain_colours": plain_colour,
-    "gradients": gradient,
-    "noise": noise,
-    "text": text,
-    "drawings": drawing,
-}
 
 
 def outside(
@@ -194,8 +134,3 @@ def photos_of(path: Path) -> Iterable[Image.Image]:
             yield decode(data)
         except ImageError:  # a README beside the photos
             continue
-
-
-def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = rng.integers(0, 256, 3).tolist()
-    return red, green, blue

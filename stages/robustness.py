@@ -1,6 +1,5 @@
 """What happens to photos on their way to a shop, and what the detector says then, at the threshold it had before."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from service import decision
 from service.detector import Detector
 from stages.data import ImageSet
+from stages.drawings import as_jpeg
 from stages.metrics import decisions, rounded, save_figure
 from stages.scoring import score
 
@@ -131,13 +131,6 @@ def draw_robustness(path: Path, found: dict[str, Any]) -> None:
 
 def _each(images: Uint8, change: Callable[[Image.Image], Image.Image]) -> Uint8:
     return np.stack([np.asarray(change(Image.fromarray(photo))) for photo in images])
-
-
-def as_jpeg(photo: Image.Image, quality: int) -> Image.Image:
-    """Encode a photo as JPEG and decode it again."""
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
 
 
 def _back(values: npt.NDArray[np.float32]) -> Uint8:

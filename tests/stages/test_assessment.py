@@ -14,12 +14,13 @@ from service.detector import Detector
 from service.images import statistics
 from stages import robustness as changes
 from stages.data import ImageSet, save_images
-from stages.domain import whitened
+from stages.domain import drawing_score, whitened
+from stages.drawings import KINDS, OUTLIERS, outliers
 from stages.exported import STEPS as TEXTURE_STEPS
 from stages.exported import texture
 from stages.faithfulness import STEPS, faithfulness
 from stages.metrics import flag_bound, worth
-from stages.outside import KINDS, outside
+from stages.outside import outside
 from stages.robustness import CHANGES, robustness
 from stages.scoring import figures_of, score
 from stages.slicing import CLASSES, cifar_classes, slice_figures
@@ -196,8 +197,7 @@ def test_nothing_from_outside_is_flagged_by_the_released_model(tmp_path: Path) -
     assert found.pop("large_photos")["images"] == 1
     for kind, ways in found.items():
         for way, row in ways.items():
-            if way != "known_size_jpeg_75":  # the model card says what JPEG does to small drawings
-                assert row["flagged"] == 0, (kind, way)
+            assert row["flagged"] == 0, (kind, way)
         assert ways["large"]["in_domain"] == 0
 
 
@@ -219,3 +219,22 @@ def leaves(value: Any) -> list[float]:
     if isinstance(value, dict):
         return [number for _, part in sorted(value.items()) for number in leaves(part)]
     return [] if isinstance(value, str) else [float(value)]
+
+
+def test_the_domain_check_learns_from_other_drawings_than_those_that_check_it() -> None:
+    assert not set(OUTLIERS) & set(KINDS.values())
+    drawn = outliers(16, 24, seed=1)
+    assert (drawn.shape, drawn.dtype) == ((16, 24, 24, 3), np.uint8)
+    assert np.array_equal(drawn, outliers(16, 24, seed=1))
+    assert len({picture.tobytes() for picture in drawn}) == 16
+
+
+def test_the_drawing_score_finds_a_direction_within_the_clouds_reach() -> None:
+    random = np.random.default_rng(0)
+    known = random.normal(0, 1, (3000, 50))
+    drawn = random.normal(0, 0.3, (500, 50)) + np.eye(50)[0] * 4  # nearer to the centre than a usual photo
+    unit, weight, bias = drawing_score(known, drawn)
+    assert (np.linalg.norm(drawn, axis=1) / unit > 1).mean() == 0
+    assert (drawn @ weight + bias > 1).mean() > 0.99
+    assert np.mean(np.linalg.norm(known, axis=1) / unit > 1) == pytest.approx(0.01, abs=0.002)
+    assert np.mean(known @ weight + bias > 1) == pytest.approx(0.01, abs=0.002)
