@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check soak repro format clean
+.PHONY: help serve ui test check soak repro format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ serve: $(VENV)/.serve ## install what serving needs and answer on http://localho
 	@echo "  try    curl -F file=@some.jpg http://localhost:$(PORT)/predict"
 	@echo
 	@OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --port $(PORT)
+
+ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… for a service elsewhere)
+	@exec $(BIN)/python -m ui
 
 test: $(VENV)/.dev ## run every test, the pipeline and the real service too
 	$(BIN)/pytest
@@ -67,7 +70,12 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(INSTALL) -e '.[monitor]' -c constraints.txt
 	@touch $@
 
+$(VENV)/.ui: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the page needs into $(VENV): a minute, 600 MB"
+	@$(INSTALL) -e '.[ui]' -c constraints.txt
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what serving, training and the tests need into $(VENV): some minutes, 2 GB or more"
-	@$(INSTALL) -e '.[monitor,train,dev]' -c constraints.txt
-	@touch $@ $(VENV)/.serve
+	@$(INSTALL) -e '.[monitor,train,ui,dev]' -c constraints.txt
+	@touch $@ $(VENV)/.serve $(VENV)/.ui

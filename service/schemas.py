@@ -154,6 +154,7 @@ class ModelResponse(Schema):
     metrics: dict[str, Any] | None = Field(description="on the official test images, from its release")
     thresholds: Limits = Field(description="in use now")
     model: dict[str, Any] = Field(description="the model file's own card")
+    plots: list[str] = Field(description="pictures of the release's figures, PNG")
     note: str | None = Field(description="why commit, date and metrics are missing, where they are")
     request_id: str
 

@@ -37,9 +37,18 @@ def test_the_released_model_keeps_its_promises() -> None:
     assert robustness["jpeg"]["40"]["accuracy"] >= 0.958
     assert robustness["blur"]["0.6"]["accuracy"] >= 0.874
     assert robustness["noise"]["0.1"]["accuracy"] >= 0.95
+    outside = dict(card["assessment"]["outside"])
+    assert outside.pop("large_photos")["flagged"] == 0
+    assert all(found["flagged"] == 0 for ways in outside.values() for found in ways.values())
     explained = card["assessment"]["explanation"]
     assert explained["deletion"]["map_area"] < explained["deletion"]["random_area"]
     assert explained["insertion"]["map_area"] > explained["insertion"]["random_area"]
+
+
+def test_the_page_is_as_fast_as_the_readme_says() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    measured = json.loads((REPO / "reports/page_latency.json").read_text(encoding="utf-8"))
+    assert f"it takes {measured['page_over_api']:.0f} times the API's own answer" in readme
 
 
 def test_the_released_files_fit_together() -> None:

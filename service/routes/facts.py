@@ -10,10 +10,15 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import metrics, schemas
+from service.errors import ApiError
 from service.openapi import errors
 from service.routes.common import RequestId, WorkerOf
+from service.worker import Worker
 
 router = APIRouter(responses=errors(503), tags=["facts"])
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.get("/health")
@@ -59,9 +64,19 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
             clear=detector.thresholds.clear,
         ),
         model=card,
+        plots=[f"/model/plots/{name}" for name in sorted(_plots(worker))] if release else [],
         note=note,
         request_id=request_id,
     )
+
+
+@router.get("/model/plots/{name}", response_class=Response, responses=errors(404) | _PNG)
+async def plot(worker: WorkerOf, name: str) -> Response:
+    """A picture of the release's figures; `/model` lists them."""
+    path = _plots(worker).get(name)  # a look-up, so that no name leads out of the folder
+    if path is None:
+        raise ApiError(404, "not_found", f"there is no plot {name[:100]}: /model lists them")
+    return Response(await worker.side_slot.run(path.read_bytes), media_type="image/png")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -69,6 +84,10 @@ async def prometheus(worker: WorkerOf) -> Response:
     """Prometheus metrics of all workers."""
     text = await worker.side_slot.run(metrics.exposition)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _plots(worker: Worker) -> dict[str, Path]:
+    return {path.name: path for path in worker.settings.model_path.with_name("plots").glob("*.png")}
 
 
 def _release(path: Path, sha256: str) -> tuple[dict[str, Any], str | None]:

@@ -60,6 +60,12 @@ class Server:
             if any("worker" in word for word in command):
                 yield child.pid, "drift-monitor" in command
 
+    def kill(self) -> None:
+        """End it and all its processes as a crash of the machine would."""
+        main = psutil.Process(self.pid)
+        for process in (main, *main.children(recursive=True)):
+            process.kill()
+
     def requests(self) -> list[dict[str, Any]]:
         """Return the lines that it printed about requests."""
         lines = (json.loads(line) for line in self.printed().splitlines() if line.startswith("{"))
@@ -102,12 +108,18 @@ def released_model() -> Path:
     return Path(os.environ.get("MODEL_PATH", ROOT / "models" / "detector.onnx"))
 
 
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextmanager
 def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str, **settings: str) -> Iterator[Server]:
     """Run bare `bentoml serve`, or of another service that `target` names, in the repository's root until the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = int(settings.get("BENTOML_PORT") or free_port())
     environment = os.environ | {
         "BENTOML_HOME": str(folder / "bentoml"),  # its metrics folder is wiped at every start
         "BENTOML_DO_NOT_TRACK": "true",

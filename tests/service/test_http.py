@@ -382,6 +382,17 @@ def test_model_serves_the_files_own_card(client: httpx.Client, server: Server) -
     assert (body["note"] is None) == released
 
 
+def test_the_models_plots_are_pictures(client: httpx.Client, server: Server) -> None:
+    plots = client.get("/model").json()["plots"]
+    assert bool(plots) == server.model.with_name("plots").exists()
+    for url in plots:
+        answer = client.get(url)
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.content.startswith(b"\x89PNG")
+    for name in ("nothing.png", "..%2Fcard.json", "%2e%2e%2fcard.json", "roc.png%00"):
+        assert is_error(client.get(f"/model/plots/{name}"), 404, "not_found")
+
+
 def test_metrics_add_up_over_both_workers(client: httpx.Client, server: Server) -> None:
     def value(name: str, **labels: str) -> float:
         families = text_string_to_metric_families(client.get("/metrics").text)

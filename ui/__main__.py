@@ -1,0 +1,70 @@
+"""Serve the page.
+
+API_URL=http://localhost:3000 python -m ui        with API_KEY=… where the service asks for a key
+"""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+# Before Gradio is imported: it would ask the internet for news of itself.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.client import Client, ServiceError
+from ui.page import CSS, POLICY, THEME, build
+
+
+class Headers:
+    """Adds the content security policy to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self._app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m ui", description="The page for moderators.")
+    parser.add_argument("--api-url", default=os.environ.get("API_URL", "http://localhost:3000"), help="or API_URL")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--root-path", default=os.environ.get("ROOT_PATH", ""), help="behind a proxy: the path before it"
+    )
+    parser.add_argument("--share", action="store_true", help="a public link for a demo, through Gradio's servers")
+    arguments = parser.parse_args()
+    try:
+        client = Client(arguments.api_url, os.environ.get("API_KEY"))
+    except ServiceError as error:
+        sys.exit(f"error: {error}")
+    settings: dict[str, Any] = {"theme": THEME, "css": CSS, "footer_links": []}
+    try:
+        build(client).queue(default_concurrency_limit=8).launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            root_path=arguments.root_path,
+            share=arguments.share,
+            ssr_mode=False,
+            max_file_size="50mb",
+            app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+            **settings,
+        )
+    except OSError as error:  # the port is taken
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

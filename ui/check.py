@@ -1,0 +1,74 @@
+"""Tab "Check a photo": drop one, read the verdict, see why, say whether it was right."""
+
+from typing import Any
+
+import gradio as gr
+
+from ui import words
+from ui.client import Client, ServiceError
+from ui.examples import examples
+
+_HINT = "The verdict appears here."
+_SLIDE = "(percent) => { document.documentElement.style.setProperty('--heat', percent / 100); }"
+
+
+def build(client: Client) -> None:
+    """Fill the tab."""
+    answered = gr.State(None)
+    with gr.Row():
+        with gr.Column():
+            photo = gr.Image(
+                label="Photo: drop, paste, upload or camera",
+                sources=["upload", "clipboard", "webcam"],
+                height=320,
+                elem_classes="photo",
+            )
+            gr.Markdown("Or try one of these:")
+            with gr.Row():
+                for name, path in examples().items():
+                    gr.Button(name, icon=path, size="sm", min_width=120).click(lambda path=path: path, None, photo)
+        with gr.Column():
+            verdict = gr.HTML(words.hint(_HINT))
+            with gr.Row(visible=False) as moderator:
+                right = gr.Button("The verdict is right")
+                wrong = gr.Button("The verdict is wrong")
+            thanks = gr.HTML(padding=False)
+            with gr.Column(visible=False) as why:
+                heat = gr.HTML()
+                opacity = gr.Slider(
+                    0, 100, 80, step=5, label="Opacity of the heat map (%): red speaks for AI-generated, blue for real"
+                )
+
+    # As it came: Gradio would read it and write it anew, and a file that is no photo would be an error without words.
+    photo.preprocess = _path_of  # type: ignore[method-assign]
+
+    def nothing() -> tuple[Any, ...]:
+        return "", None, gr.Row(visible=False), gr.Column(visible=False), ""
+
+    def ask(path: str | None) -> tuple[Any, ...]:
+        if path is None:
+            return (words.hint(_HINT), *nothing())
+        try:
+            answer = client.explain(path)
+        except ServiceError as error:
+            return (words.problem(str(error)), *nothing())
+        shown = words.heat(path, answer.pop("heatmap_base64"))
+        return words.verdict(answer), shown, answer, gr.Row(visible=True), gr.Column(visible=True), ""
+
+    def tell(answer: dict[str, Any], right: bool) -> str:
+        other = {"real": "ai_generated", "ai_generated": "real"}
+        label = answer["prediction"] if right else other[answer["prediction"]]
+        try:
+            client.feedback(answer["request_id"], label)
+        except ServiceError as error:
+            return words.problem(str(error))
+        return words.hint(f"Thank you. Noted: this photo is {words.LABELS[label]}.")
+
+    photo.change(ask, photo, [verdict, heat, answered, moderator, why, thanks], show_progress="minimal")
+    right.click(lambda answer: tell(answer, right=True), answered, thanks)
+    wrong.click(lambda answer: tell(answer, right=False), answered, thanks)
+    opacity.change(None, opacity, None, js=_SLIDE)
+
+
+def _path_of(payload: Any) -> Any:
+    return payload and payload.path

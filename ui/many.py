@@ -1,0 +1,153 @@
+"""Tab "Check many": hundreds of photos in batches, a table of verdicts that grows, a CSV to take along."""
+
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ui import words
+from ui.client import Client, ServiceError
+
+HEADERS = ["photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "error", "request id"]
+_TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str"]
+_WIDTHS = ["64px", "220px", "90px", "130px", "90px", "100px", "130px", "260px", "260px"]
+_THUMBNAIL = 48  # pixels
+_PATIENCE = 120  # seconds that a batch waits where the service asks for it, before it is given up
+
+Row = list[Any]  # in the order of HEADERS
+Rows = dict[str, Row]  # by path
+
+
+def build(client: Client) -> None:
+    """Fill the tab."""
+    rows = gr.State({})
+    files = gr.File(file_count="multiple", label="Photos: drop or choose any number", height=160)
+    with gr.Row():
+        start = gr.Button("Check them", variant="primary", interactive=False)
+        download = gr.DownloadButton("Download as CSV", interactive=False)
+    said = gr.HTML()
+    table = gr.Dataframe(
+        headers=HEADERS, datatype=_TYPES, column_widths=_WIDTHS, interactive=False, show_search="filter",  # type: ignore[arg-type]
+        max_height=700, label="Verdicts: click a head to sort, type to filter", visible=False,
+    )  # fmt: skip
+
+    def chosen(paths: list[str] | None) -> tuple[Any, ...]:
+        said = words.hint(f"{len(paths)} chosen.") if paths else ""
+        return (
+            {},
+            said,
+            gr.Button(interactive=bool(paths)),
+            gr.DownloadButton(interactive=False),
+            gr.Dataframe(visible=False),
+        )
+
+    def run(paths: list[str], before: Rows, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008 - Gradio's way
+        for rows in checked(client, paths, before, progress):
+            yield (
+                rows,
+                words.hint(summary(rows, len(paths))),
+                gr.Dataframe(list(rows.values()), visible=True),
+                gr.skip(),
+            )
+        yield gr.skip(), gr.skip(), gr.skip(), gr.DownloadButton(value=write_csv(list(rows.values())), interactive=True)
+
+    files.change(chosen, files, [rows, said, start, download, table])
+    start.click(run, [files, rows], [rows, said, table, download], show_progress_on=said)
+
+
+def checked(client: Client, paths: list[str], before: Rows, progress: gr.Progress) -> Iterator[Rows]:
+    """Check photos in batches; yield all rows after each.
+
+    Photos that have a verdict in `before` are not asked for again: what failed on the way is tried anew.
+    """
+    rows = {path: row for path, row in before.items() if not row[HEADERS.index("error")]}
+    todo = [path for path in paths if path not in rows]
+    down = None
+    progress((len(rows), len(paths)), unit="photos")
+    yield rows
+    for batch in client.batches(todo):
+        try:
+            if down:
+                raise down
+            answers = _patiently(client, batch, partial(progress, (len(rows), len(paths))))
+            found = [row(path, item) for path, item in zip(batch, answers, strict=True)]
+        except ServiceError as error:
+            down = error if error.down else None  # the other batches need not wait for the same silence
+            found = [failed(path, str(error)) for path in batch]
+        rows |= dict(zip(batch, found, strict=True))
+        progress((len(rows), len(paths)), unit="photos")
+        yield {path: rows[path] for path in paths if path in rows}
+
+
+def _patiently(client: Client, batch: list[str], say: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Ask for a batch; where the service says how long to wait, wait and ask again."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            results: list[dict[str, Any]] = client.batch(batch)["results"]
+        except ServiceError as error:
+            if error.wait is None or time.monotonic() + error.wait > deadline:
+                raise
+            say(desc=f"The detector asks to wait {error.wait} seconds")
+            time.sleep(error.wait)
+        else:
+            return results
+
+
+def summary(rows: Rows, total: int) -> str:
+    """Say what came out so far."""
+    decisions = [row[HEADERS.index("decision")] for row in rows.values()]
+    counts = ", ".join(f"{decisions.count(name)} {name}" for name in ("flag", "review", "clear"))
+    failures = decisions.count("")
+    more = f", {failures} without a verdict: the table says why; the button tries them again" if failures else ""
+    return f"{len(rows)} of {total} photos: {counts}{more}."
+
+
+def row(path: str, item: dict[str, Any]) -> Row:
+    """Return the row of one item of a batch's answer."""
+    if item["error"]:
+        return failed(path, item["error"], item["request_id"])
+    likely, markers = words.LABELS[item["prediction"]], ", ".join(item["provenance"]["ai_markers"])
+    inside = "yes" if item["in_domain"] else "no"
+    share = round(100 * item["probability"], 2)
+    return [thumbnail(path), Path(path).name, item["decision"], likely, share, inside, markers, "", item["request_id"]]
+
+
+def failed(path: str, sentence: str, request_id: str = "") -> Row:
+    """Return the row of a photo without a verdict."""
+    return [thumbnail(path), Path(path).name, "", "", None, "", "", sentence, request_id]
+
+
+def thumbnail(path: str) -> str:
+    """Return a small picture as HTML; nothing where the file is none."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))
+            small = image.convert("RGB")
+    except Exception:  # whatever is wrong with it, its row says it
+        return ""
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return f'<img alt="" src="{words.picture(small)}">'
+
+
+def write_csv(rows: list[Row]) -> str:
+    """Write rows without their pictures as CSV; return the file's path.
+
+    A cell that a spreadsheet would take for a formula gets an apostrophe before it: file names come from strangers.
+    """
+    path = Path(tempfile.mkdtemp(prefix="verdicts-")) / "verdicts.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADERS[1:])
+        writer.writerows([_harmless(cell) for cell in row[1:]] for row in rows)
+    return str(path)
+
+
+def _harmless(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell

@@ -1,0 +1,143 @@
+"""Answers of the service in plain words, as HTML where a picture says it better."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image, ImageOps
+
+LABELS = {"real": "real", "ai_generated": "AI-generated"}
+_MEANING = {
+    "flag": "Flag it: few real photos get this answer.",
+    "clear": "Nothing speaks against it.",
+    "review": "Ask a person: this is too close to call.",
+}
+_SHOWN = 800  # pixels of the photo's longer side
+
+
+def headline(answer: dict[str, Any]) -> str:
+    """Say an answer in a sentence, such as `Likely AI-generated, 97 %: flag`."""
+    if not answer["in_domain"]:
+        return "Unlike the photos this model knows: ask a person"
+    return f"Likely {leaning(answer)}: {answer['decision']}"
+
+
+def leaning(answer: dict[str, Any]) -> str:
+    """Return the likelier label and how likely it is, such as `real, 88 %`."""
+    probability = answer["probability"]
+    return f"{LABELS[answer['prediction']]}, {percent(max(probability, 1 - probability))}"
+
+
+def reason(answer: dict[str, Any]) -> str:
+    """Say what the decision means, and why."""
+    if answer["in_domain"]:
+        return _MEANING[answer["decision"]]
+    reasons = []
+    if not answer["domain"]["geometry"]:
+        reasons.append("its size is not that of the training photos")
+    if not answer["domain"]["embedding"]:
+        reasons.append("to the network it is unlike them")
+    return f"No promise covers this photo: {' and '.join(reasons)}. The score leans to {leaning(answer)}."
+
+
+def percent(share: float) -> str:
+    """Return a share such as `97 %`; at the ends never more than is known."""
+    number = "over 99" if share > 0.99 else "under 1" if share < 0.01 else f"{100 * share:.0f}"
+    return f"{number}\u00a0%"
+
+
+def span(low: int, high: int) -> str:
+    """Return a range of pixels, such as `32 px` or `32 to 640 px`."""
+    return f"{high} px" if low == high else f"{low} to {high} px"
+
+
+def verdict(answer: dict[str, Any]) -> str:
+    """Return the answer as HTML: headline, meaning, probability bar, facts."""
+    probability = answer["probability"]
+    markers = answer["provenance"]["ai_markers"]
+    said = f"the file itself says: {', '.join(markers)}" if markers else "the file says nothing of its making"
+    shown = facts([
+        ("Provenance", said),
+        ("Confidence", answer["confidence"]),
+        ("Model", answer["model_version"]),
+        ("Request", answer["request_id"]),
+    ])  # fmt: skip
+    bar = (
+        f'<div class="bar" role="meter" aria-label="probability that it is AI-generated" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * probability:.0f}"><div style="width: {100 * probability:.1f}%">'
+        f'</div></div><div class="ends"><span>real</span><span>AI-generated: {percent(probability)}</span></div>'
+    )
+    return _box(answer["decision"], "status", headline(answer), f"<p>{html.escape(reason(answer))}</p>{bar}{shown}")
+
+
+def problem(sentence: str) -> str:
+    """Return a sentence that says what went wrong, as HTML."""
+    return _box("problem", "alert", sentence, "")
+
+
+def hint(sentence: str) -> str:
+    """Return a sentence that is no verdict, as HTML."""
+    return f'<p role="status">{html.escape(sentence)}</p>'
+
+
+def drift(found: dict[str, Any]) -> str:
+    """Return what the monitor saw as HTML."""
+    window = f"{found['window_size']:,} photos"
+    title = {
+        "ok": f"No drift: the last {window} are like the reference",
+        "drift": f"Drift: the last {window} are unlike the reference",
+        "insufficient_data": f"Too few photos yet to tell: {found['window_size']:,}",
+    }[found["status"]]
+    alerts = "".join(f"<li>{html.escape(alert)}</li>" for alert in found["alerts"])
+    rows = [
+        ("Called AI-generated", f"{found['prediction_ratio']['ai_generated']:.1%}"),
+        ("Unsure answers", f"{found['low_confidence_ratio']:.1%}"),
+    ]
+    if (accuracy := found["estimated_accuracy"]) is not None:
+        low, high = found["estimated_accuracy_interval"]
+        rows.append(("Estimated accuracy", f"{accuracy:.1%} ({low:.1%} to {high:.1%}), if the calibration still holds"))
+    if (reference := found["reference"]) is not None:
+        rows.append(("Reference", f"{reference['name']}, {reference['rows']:,} photos"))
+    rows.append(("Looked at", found["timestamp"].replace("T", " ").replace("Z", " UTC")))
+    return _box(found["status"], "status", title, (f"<ul>{alerts}</ul>" if alerts else "") + facts(rows))
+
+
+def frame(page: str, title: str) -> str:
+    """Return an HTML page within a page: its scripts run, and reach nothing of what is around it."""
+    return f'<iframe title="{html.escape(title)}" sandbox="allow-scripts" srcdoc="{html.escape(page)}"></iframe>'
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> str:
+    """Return names and what they stand for, as HTML."""
+    shown = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in rows)
+    return f'<dl class="facts">{shown}</dl>'
+
+
+def heat(path: str, heatmap_base64: str) -> str:
+    """Return photo and heat map as HTML, one over the other; the page's slider sets how much shows through.
+
+    Args:
+        path: of the photo.
+        heatmap_base64: JPEG of the same shape, as the service sends it.
+    """
+    with Image.open(path) as photo:
+        shown = ImageOps.exif_transpose(photo).convert("RGB")
+    shown.thumbnail((_SHOWN, _SHOWN))
+    return (
+        f'<div class="heat"><img alt="the photo" src="{picture(shown)}">'
+        '<img alt="heat map over it: red speaks for AI-generated, blue for real" '
+        f'src="data:image/jpeg;base64,{html.escape(heatmap_base64)}"></div>'
+    )
+
+
+def picture(image: Image.Image) -> str:
+    """Return an image as the address of an <img>."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _box(kind: str, role: str, title: str, content: str) -> str:
+    return f'<div class="verdict {kind}" role="{role}"><h2>{html.escape(title)}</h2>{content}</div>'
