@@ -48,6 +48,7 @@ def build(client: Client) -> None:
         )
 
     def run(paths: list[str], before: Rows, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008 - Gradio's way
+        paths = list(dict.fromkeys(paths))  # the same file twice has one path
         for rows in checked(client, paths, before, progress):
             yield (
                 rows,
