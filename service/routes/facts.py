@@ -70,7 +70,7 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
     )
 
 
-@router.get("/model/plots/{name}", response_class=Response, responses=errors(404) | _PNG)
+@router.get("/model/plots/{name}", response_class=Response, responses=errors(404, 422) | _PNG)
 async def plot(worker: WorkerOf, name: str) -> Response:
     """A picture of the release's figures; `/model` lists them."""
     path = _plots(worker).get(name)  # a look-up, so that no name leads out of the folder

@@ -117,6 +117,7 @@ def test_an_example_is_a_click(page: Page) -> None:
 def test_the_camera(page: Page) -> None:
     page.get_by_role("button", name="Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('video')?.readyState >= 2", timeout=WAIT)  # it shows something
     page.get_by_label("capture photo").click(timeout=WAIT)
     expect(page.get_by_role("meter")).to_be_visible(timeout=WAIT)
 
