@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check soak repro format clean
+.PHONY: help serve ui test check soak repro promote rollback image image-test format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,18 @@ soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no
 
 repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline (dvc repro)
 	$(BIN)/dvc repro
+
+promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, and lies in deploy/current (TO=… elsewhere)
+	$(BIN)/python -m stages.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)
+
+rollback: $(VENV)/.dev ## the champion before this one becomes champion again
+	$(BIN)/python -m stages.registry rollback --to $(or $(TO),deploy)
+
+image: $(VENV)/.serve ## build the container images (api, full, ui) with podman
+	ops/image.sh api full ui
+
+image-test: $(VENV)/.serve ## build them, run them as strictly as can be, use them; size and start-up time come last
+	ops/image_test.sh
 
 format: $(VENV)/.dev ## write the code the way ruff wants it
 	$(BIN)/ruff check --fix-only .

@@ -1,5 +1,7 @@
 """The application: its routes, and how whatever they raise is answered."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +19,9 @@ from service.images import ImageError
 from service.openapi import page, schema
 from service.routes import drift, facts, feedback, predictions
 from service.settings import Settings
-from service.worker import start_worker
+from service.worker import Worker, start_worker
+
+logger = logging.getLogger(__name__)
 
 _REFUSALS: tuple[type[Exception], ...] = (ApiError, ImageError, HTTPException, RequestValidationError)
 
@@ -46,13 +50,26 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return error_answer(request.scope, status, name, detail, headers)
 
 
+async def _watch(worker: Worker) -> None:
+    """Put another model file into service when one takes the place of the first."""
+    limiter = anyio.CapacityLimiter(1)
+    while True:
+        await asyncio.sleep(1)
+        try:
+            await anyio.to_thread.run_sync(worker.served.look, limiter=limiter)
+        except Exception:
+            logger.exception("looking for another model file failed")
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; its model is loaded when it starts to serve, not here."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.worker = start_worker(settings)
+        worker = app.state.worker = start_worker(settings)
+        watching = asyncio.create_task(_watch(worker))
         yield
+        watching.cancel()
         await anyio.to_thread.run_sync(app.state.worker.log.close)
 
     # Photos stay in memory: what Starlette spools to disk above 1 MB would be an image stored.

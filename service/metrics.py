@@ -65,6 +65,7 @@ KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API k
 SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
 FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
 MODEL = Gauge("aidetect_model_info", "1 for the model in service", ["version", "sha256"], multiprocess_mode="livemax")
+SWAPS = Counter("aidetect_model_swaps", "Model files put in place while serving", ["result"])
 LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", multiprocess_mode="livemin")
 LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
 LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")

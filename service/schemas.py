@@ -155,7 +155,9 @@ class ModelResponse(Schema):
     thresholds: Limits = Field(description="in use now")
     model: dict[str, Any] = Field(description="the model file's own card")
     plots: list[str] = Field(description="pictures of the release's figures, PNG")
-    note: str | None = Field(description="why commit, date and metrics are missing, where they are")
+    note: str | None = Field(
+        description="why commit, date and metrics are missing, or why the file that lies there now is not in service"
+    )
     request_id: str
 
 

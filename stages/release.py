@@ -123,7 +123,7 @@ def release(params: ReleaseParams) -> dict[str, Any]:
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
     write_json(CARD, card)
-    register(card)
+    enrol(card)
     return _report(card)
 
 
@@ -153,23 +153,18 @@ def _report(card: dict[str, Any]) -> dict[str, Any]:
     return {"candidate_sha256": card["sha256"], "decision": "released", "reasons": [], "version": card["version"]}
 
 
-def register(card: dict[str, Any]) -> None:
-    """Register the released file in MLflow's registry as `champion`, where a tracking server is set."""
+def enrol(card: dict[str, Any]) -> None:
+    """Register the release in MLflow's registry as `challenger`, where a tracking server is set."""
     if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         return
     import mlflow
-    import onnx
 
-    from stages.tracking import tracked_run
+    from stages.registry import register
 
-    name = card["model"]["name"]
     try:
-        with tracked_run("release", card["model"]["checkpoint_sha256"]) as run:
-            if run.run_id is not None:
-                info = mlflow.onnx.log_model(onnx.load(MODEL), name="detector", registered_model_name=name)
-                client = mlflow.MlflowClient()
-                client.set_registered_model_alias(name, "champion", str(info.registered_model_version))
-    except mlflow.MlflowException as error:  # the release stands: models/ is complete
+        number = register(MODEL.parent)
+        mlflow.MlflowClient().set_registered_model_alias(card["model"]["name"], "challenger", number)
+    except (mlflow.MlflowException, StageError) as error:  # the release stands: models/ is complete
         warnings.warn(f"MLflow's registry did not take version {card['version']}: {error}", stacklevel=2)
 
 

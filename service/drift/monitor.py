@@ -5,6 +5,7 @@ at the earliest. Its report is kept. People are paged by checks that drift one a
 (docs/DRIFT.md).
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -13,12 +14,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service import metrics
-from service.card import read_card
+from service.card import ModelError, read_card
 from service.drift.look import Look, look
 from service.drift.references import BadReferenceError, Reference, References
 from service.drift.reports import Reports
 from service.drift.times import span
 from service.prediction_log import PredictionLog, now
+from service.served import Stamp, stamp, verify
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class DriftMonitor:
         self._reports = Reports(settings.drift_url, settings.drift_retention_days)
         self._cache: OrderedDict[Range, tuple[float, Look]] = OrderedDict()
         self._computing, self._ranging, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
-        self._card: tuple[float, str] | None = None  # the model file's time of change, and its version
+        self._card: tuple[Stamp, str] | None = None  # what tells a change of the model file, and its version
         self._checked = 0.0  # time.time() of the last check
         self._last_row = 0  # of the prediction log, in the last check
         self._in_a_row = 0
@@ -62,9 +64,16 @@ class DriftMonitor:
             service.card.ModelError: it cannot be read.
         """
         path = self._settings.model_path
-        changed = path.stat().st_mtime if path.exists() else 0.0
+        changed = stamp(path)
         if self._card is None or self._card[0] != changed:
-            self._card = (changed, str(read_card(path)["version"]))
+            try:
+                verify(path, hashlib.sha256(path.read_bytes()).hexdigest())
+                self._card = (changed, str(read_card(path)["version"]))
+            except (ModelError, OSError) as error:
+                if self._card is None:
+                    raise ModelError(str(error)) from error
+                logger.warning("%s; the workers keep the model before it, and so do I", error)  # once a change
+                self._card = (changed, self._card[1])
         return self._card[1]
 
     def rows(self, since: str | None = None, until: str | None = None) -> list[dict[str, Any]]:

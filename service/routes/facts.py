@@ -13,6 +13,7 @@ from service import metrics, schemas
 from service.errors import ApiError
 from service.openapi import errors
 from service.routes.common import RequestId, WorkerOf
+from service.served import CARD
 from service.worker import Worker
 
 router = APIRouter(responses=errors(503), tags=["facts"])
@@ -25,11 +26,13 @@ _PNG: dict[int | str, dict[str, Any]] = {
 async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthResponse:
     """Readiness and details; answers 200 either way."""
 
+    model = worker.served.model
+
     def work() -> schemas.HealthResponse:
         return schemas.HealthResponse(
-            status="healthy" if worker.model else "unhealthy",
-            model_loaded=worker.model is not None,
-            model_version=worker.model.detector.version if worker.model else "unknown",
+            status="healthy" if model else "unhealthy",
+            model_loaded=model is not None,
+            model_version=model.detector.version if model else "unknown",
             uptime_seconds=round(time.monotonic() - worker.started, 3),
             active_requests=round(metrics.total("aidetect_active_requests")),
             drift_detected=metrics.total("aidetect_drift_detected") > 0,
@@ -46,7 +49,7 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
     loaded = worker.loaded()
     detector, card = loaded.detector, loaded.detector.card
     release, note = await worker.side_slot.run(
-        lambda: _release(worker.settings.model_path.with_name("card.json"), loaded.sha256)
+        lambda: _release(worker.settings.model_path.with_name(CARD), loaded.sha256)
     )
     return schemas.ModelResponse(
         name=card.get("name", "unknown"),
@@ -65,7 +68,7 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
         ),
         model=card,
         plots=[f"/model/plots/{name}" for name in sorted(_plots(worker))] if release else [],
-        note=note,
+        note=worker.served.refused or note,
         request_id=request_id,
     )
 

@@ -461,8 +461,11 @@ def test_bare_bentoml_serve_runs_two_workers(server: Server) -> None:
 
 
 def test_the_bento_holds_what_serving_needs() -> None:
-    bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
+    whole, api = (yaml.safe_load((ROOT / name).read_text()) for name in ("bentofile.yaml", "ops/bentofile.api.yaml"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bentoml, *others = sorted(project["dependencies"])
     assert bentoml.startswith("bentoml")
-    assert sorted(bentofile["python"]["packages"]) == sorted(others + project["optional-dependencies"]["monitor"])
+    assert sorted(api["python"]["packages"]) == others
+    assert sorted(whole["python"]["packages"]) == sorted(others + project["optional-dependencies"]["monitor"])
+    assert api.pop("docker").pop("env") == whole.pop("docker").pop("env") | {"MONITOR": "off"}
+    assert api | {"python": None} == whole | {"python": None}

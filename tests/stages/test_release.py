@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from service.detector import Detector
+from stages.common import sha256_file
 from stages.release import LEDGER, ReleaseParams, refusals
 
 PASSING = {"accuracy": 0.97, "auc": 0.995, "ece": 0.008}
@@ -138,7 +139,7 @@ def test_evaluate_never_opens_test(candidate) -> None:
 
 
 @pytest.mark.slow
-def test_a_release_is_champion_in_the_registry(candidate, tmp_path_factory) -> None:
+def test_a_release_is_challenger_in_the_registry(candidate, tmp_path_factory) -> None:
     home = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -157,8 +158,9 @@ def test_a_release_is_champion_in_the_registry(candidate, tmp_path_factory) -> N
             except httpx.TransportError:
                 time.sleep(0.2)
         assert (result := candidate.run("release", MLFLOW_TRACKING_URI=url)).returncode == 0, result.stderr
-        champion = mlflow.MlflowClient(url).get_model_version_by_alias("ai-product-photo-detector", "champion")
-        assert champion.version == "1"
+        challenger = mlflow.MlflowClient(url).get_model_version_by_alias("ai-product-photo-detector", "challenger")
+        assert str(challenger.version) == "1"
+        assert challenger.tags["sha256"] == sha256_file("models/detector.onnx")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()

@@ -1,0 +1,42 @@
+"""The files that machines elsewhere read: versions are pinned, and what they name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
+MAKEFILE = (REPO / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_pin_their_actions_and_call_targets_that_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"]
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"]
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", step.get("uses", "some/action@v1.0.0")), step
+            for target in re.findall(r"^make ([\w-]+)|\bmake ([\w-]+)", step.get("run", "")):
+                assert re.search(rf"^{''.join(target)}:", MAKEFILE, re.MULTILINE), target
+            assert "${{ inputs" not in step.get("run", ""), "a run step takes inputs from its environment only"
+
+
+def test_compose_pins_its_images_and_mounts_what_is_there() -> None:
+    services = yaml.safe_load((REPO / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert set(services) == {"api", "ui", "mlflow", "prometheus", "grafana", "postgres"}
+    pins = dict(
+        line.split("==") for line in (REPO / "constraints.txt").read_text().splitlines() if re.match(r"\w[^#]*==", line)
+    )
+    assert services["mlflow"]["image"].endswith(f":v{pins['mlflow']}")
+    for name, service in services.items():
+        assert re.search(r":(v?\d+(\.\d+)*|full|ui)$", service["image"]), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith("./") or source == "./deploy" or (REPO / source).is_dir(), volume
+    for name in ("api", "ui"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
