@@ -82,9 +82,10 @@ class Served:
         else:
             if stamp(path) != now:
                 return
-            metrics.SWAPS.labels("done").inc()
+            if self.model is None or model.sha256 != self.model.sha256:  # else its card.json was written anew
+                metrics.SWAPS.labels("done").inc()
+                logger.warning("version %s is in service now, sha256 %s", model.detector.version, model.sha256)
             self._serve(model)
-            logger.warning("version %s is in service now, sha256 %s", model.detector.version, model.sha256)
         self._seen, self._waiting = now, None
 
     def _serve(self, model: Model) -> None:
