@@ -54,6 +54,8 @@ class Served:
             logger.critical("%s; until then predictions and /readyz answer 503", error)
             self.refused = str(error)
         metrics.LOADED.set(self.model is not None)
+        for result in ("done", "refused"):
+            metrics.SWAPS.labels(result)  # there from the start, so that an alert sees the first one
 
     def look(self) -> None:
         """Take another file into service, if one was put in place and left alone since; call it once a second.

@@ -133,7 +133,7 @@ def many(good: int) -> list[Any]:
 
 def check_many(page: Page, files: list[Any]) -> None:
     tab(page, "Check many")
-    page.locator("input[type=file]").last.set_input_files(files)
+    page.locator("input[type=file][multiple]").set_input_files(files)
     expect(page.get_by_text(f"{len(files)} chosen.")).to_be_visible(timeout=WAIT)
     page.get_by_role("button", name="Check them").click()
 
