@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 WORK=$(realpath -m "${WORK:-build/image}")
 BASE=docker.io/library/python:3.11-slim
 mkdir -p "$WORK"
+cannot() { say "$1"; exit 75; }
 say() { printf '== [%4ds] %s\n' "$SECONDS" "$*"; }
 quietly() { # prints what it said only where it fails
   local log=$1
@@ -28,14 +29,15 @@ if ! podman image exists "$BASE"; then
       --include=ca-certificates,python3,python3-venv \
       --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' \
-      --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED' bookworm "$WORK/base.tar" "$sources"
+      --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED' bookworm "$WORK/base.tar" "$sources" ||
+      cannot "no base image: mmdebstrap cannot make one on this machine"
     podman import -q --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-      "$WORK/base.tar" "$BASE" >/dev/null
+      "$WORK/base.tar" "$BASE" >/dev/null || cannot "podman keeps no image on this machine"
     rm "$WORK/base.tar"
   fi
 fi
 
-podman run --rm "$BASE" true 2>"$WORK/run.log" || { cat "$WORK/run.log" >&2; say "podman runs no container on this machine"; exit 75; }
+quietly "$WORK/run.log" podman run --rm "$BASE" true || cannot "podman runs no container on this machine"
 
 export BENTOML_HOME=$WORK/bentoml BENTOML_DO_NOT_TRACK=True
 for kind in "${@:-full}"; do
