@@ -21,7 +21,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .PHONY: help serve ui test check soak repro promote rollback image image-test format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=… for another)
 	@echo

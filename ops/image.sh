@@ -56,6 +56,5 @@ for kind in "${@:-full}"; do
   # From /: BentoML copies the Bento to a temporary folder, and then refuses our template as outside of the working one.
   (cd / && CONTAINERS_CONF=$BUILD_CONF quietly "$WORK/containerize-$kind.log" \
     bentoml containerize "$tag" --backend podman --opt network=host -t "localhost/ai-product-photo-detector:$kind")
-  printf '%s\n' "$tag" >"$WORK/$kind.tag"
 done
 say "images: $(podman image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep detector | tr '\n' ' ')"

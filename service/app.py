@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         watching = asyncio.create_task(_watch(worker))
         yield
         watching.cancel()
-        await anyio.to_thread.run_sync(app.state.worker.log.close)
+        await anyio.to_thread.run_sync(worker.log.close)
 
     # Photos stay in memory: what Starlette spools to disk above 1 MB would be an image stored.
     MultiPartParser.spool_max_size = settings.max_batch_bytes

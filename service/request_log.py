@@ -31,15 +31,7 @@ _LOGGING: dict[str, Any] = {
     "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "json"}},
     "root": {"handlers": ["stdout"], "level": "WARNING"},
     # BentoML gave these handlers of their own, with lines for people.
-    "loggers": {
-        name: {"handlers": [], "level": level, "propagate": True}
-        for name, level in {
-            "bentoml": "INFO",
-            "service": "INFO",
-            "uvicorn.error": "WARNING",
-            "circus": "WARNING",
-        }.items()
-    },
+    "loggers": {name: {"handlers": [], "level": level, "propagate": True} for name, level in _LEVELS.items()},
 }
 
 

@@ -53,7 +53,7 @@ class Served:
         except ModelError as error:
             logger.critical("%s; until then predictions and /readyz answer 503", error)
             self.refused = str(error)
-        metrics.LOADED.set(self.model is not None)
+            metrics.LOADED.set(False)
         for result in ("done", "refused"):
             metrics.SWAPS.labels(result)  # there from the start, so that an alert sees the first one
 
@@ -71,23 +71,24 @@ class Served:
             self._waiting = (now, time.monotonic())
         if time.monotonic() - self._waiting[1] < _SETTLED:
             return
+        found: Model | str
         try:
-            model = load(self._settings)
-            verify(path, model.sha256)
+            found = load(self._settings)
+            verify(path, found.sha256)
         except ModelError as error:
-            if stamp(path) != now:
-                return  # it changed meanwhile: the next look sees it whole
+            found = str(error)
+        if stamp(path) != now:
+            return  # it changed meanwhile: the next look sees it whole
+        if isinstance(found, str):
             metrics.SWAPS.labels("refused").inc()
             serving = f"version {self.model.detector.version} stays in service" if self.model else "there is no model"
-            logger.critical("%s; %s", error, serving)
-            self.refused = str(error)
+            logger.critical("%s; %s", found, serving)
+            self.refused = found
         else:
-            if stamp(path) != now:
-                return
-            if self.model is None or model.sha256 != self.model.sha256:  # else its card.json was written anew
+            if self.model is None or found.sha256 != self.model.sha256:  # else its card.json was written anew
                 metrics.SWAPS.labels("done").inc()
-                logger.warning("version %s is in service now, sha256 %s", model.detector.version, model.sha256)
-            self._serve(model)
+                logger.warning("version %s is in service now, sha256 %s", found.detector.version, found.sha256)
+            self._serve(found)
         self._seen, self._waiting = now, None
 
     def _serve(self, model: Model) -> None:
@@ -106,7 +107,12 @@ def load(settings: Settings) -> Model:
     """
     path = settings.model_path
     detector = Detector(path, alpha=settings.alpha, ai_prior=settings.ai_prior)
-    return Model(detector, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Model(detector, digest(path))
+
+
+def digest(path: Path) -> str:
+    """Return a file's sha256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stamp(path: Path) -> Stamp:

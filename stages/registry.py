@@ -17,7 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import mlflow
+
 from stages.common import StageError, run_stage, sha256_file
+from stages.tracking import EXPERIMENT
 
 MODELS = Path("models")
 FILES = ("detector.onnx", "card.json", "reference.npz")  # and plots/
@@ -31,10 +34,6 @@ def register(folder: Path) -> str:
     Raises:
         StageError: the folder holds no whole release, or another file of this version is registered.
     """
-    import mlflow
-
-    from stages.tracking import EXPERIMENT
-
     card = read_release(folder)
     name, version = card["model"]["name"], card["version"]
     client = mlflow.MlflowClient()
@@ -63,8 +62,6 @@ def promote(version: str | None, to: Path) -> str:
     Raises:
         StageError: no such version is registered.
     """
-    import mlflow
-
     card = read_release(MODELS)
     name = card["model"]["name"]
     if version in (None, card["version"]):
@@ -75,13 +72,13 @@ def promote(version: str | None, to: Path) -> str:
             raise StageError(f"version {version} is not registered; these are: {', '.join(sorted(map(str, numbers)))}")
         number = numbers[version]
     client = mlflow.MlflowClient()
-    aliases = client.get_registered_model(name).aliases
-    before = aliases.get(CHAMPION)
-    deploy(client.get_model_version(name, number), to)  # first: a champion that nobody can fetch is none
+    model = client.get_model_version(name, number)
+    before = client.get_registered_model(name).aliases.get(CHAMPION)
+    deploy(model, to)  # first: a champion that nobody can fetch is none
     client.set_registered_model_alias(name, CHAMPION, number)
     if before is not None and str(before) != number:
         client.set_registered_model_alias(name, PREVIOUS, str(before))
-    return str(client.get_model_version(name, number).tags["version"])
+    return str(model.tags["version"])
 
 
 def rollback(to: Path) -> str:
@@ -90,8 +87,6 @@ def rollback(to: Path) -> str:
     Raises:
         StageError: there was none.
     """
-    import mlflow
-
     name = read_release(MODELS)["model"]["name"]
     try:
         before = mlflow.MlflowClient().get_model_version_by_alias(name, PREVIOUS)
@@ -106,8 +101,6 @@ def deploy(model: Any, to: Path) -> None:
     Raises:
         StageError: what the registry holds is not what was registered.
     """
-    import mlflow
-
     folder = to / model.tags["version"]
     to.mkdir(parents=True, exist_ok=True)
     if not folder.exists() or sha256_file(folder / FILES[0]) != model.tags["sha256"]:
@@ -138,14 +131,10 @@ def read_release(folder: Path) -> dict[str, Any]:
 
 
 def _versions(name: str) -> list[Any]:
-    import mlflow
-
     return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
 def _list() -> None:
-    import mlflow
-
     name = read_release(MODELS)["model"]["name"]
     known = mlflow.MlflowClient().search_registered_models(filter_string=f"name = '{name}'")
     aliases = {str(number): alias for alias, number in known[0].aliases.items()} if known else {}
@@ -167,7 +156,6 @@ def main() -> None:
             command.add_argument("--version", help="a registered one; without it: the one in models/")
     commands.add_parser("list")
     arguments = parser.parse_args()
-    os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     if arguments.command == "list":
         _list()
         return

@@ -3,15 +3,12 @@
 Without MLFLOW_TRACKING_URI the runs go where a bare `mlflow ui` in the repository looks: sqlite:///mlflow.db.
 """
 
-import os
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 

@@ -6,7 +6,6 @@ API_URL=http://localhost:3000 python -m ui        with API_KEY=… where the ser
 import argparse
 import os
 import sys
-from typing import Any
 
 # Before Gradio is imported: it would ask the internet for news of itself.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -50,7 +49,6 @@ def main() -> None:
         client = Client(arguments.api_url, os.environ.get("API_KEY"))
     except ServiceError as error:
         sys.exit(f"error: {error}")
-    settings: dict[str, Any] = {"theme": THEME, "css": CSS, "footer_links": []}
     try:
         build(client).queue(default_concurrency_limit=8).launch(
             server_name=arguments.host,
@@ -60,7 +58,9 @@ def main() -> None:
             ssr_mode=False,
             max_file_size="50mb",
             app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None},
-            **settings,
+            theme=THEME,
+            css=CSS,
+            footer_links=[],
         )
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")

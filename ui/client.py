@@ -90,7 +90,7 @@ class Client:
         try:
             body = answer.json()
         except ValueError:
-            raise ServiceError(f"What answers at {self.url} is not the detector. Is API_URL right?") from None
+            body = None
         if not isinstance(body, dict):
             raise ServiceError(f"What answers at {self.url} is not the detector. Is API_URL right?")
         return body

@@ -68,11 +68,11 @@ def checked(client: Client, paths: list[str], before: Rows, progress: gr.Progres
     Photos that have a verdict in `before` are not asked for again: what failed on the way is tried anew.
     """
     rows = {path: row for path, row in before.items() if not row[HEADERS.index("error")]}
-    todo = [path for path in paths if path not in rows]
+    unanswered = [path for path in paths if path not in rows]
     down = None
     progress((len(rows), len(paths)), unit="photos")
     yield rows
-    for batch in client.batches(todo):
+    for batch in client.batches(unanswered):
         try:
             if down:
                 raise down

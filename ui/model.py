@@ -47,15 +47,15 @@ def build(client: Client, tab: gr.Tab) -> None:
     tab.select(look, None, [said, figures, plots])
 
 
-def described(card: dict[str, Any]) -> list[tuple[str, str]]:
+def described(card: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return what the model is."""
     geometry, limits = card["model"]["domain"]["geometry"], card["thresholds"]
     widths = words.span(geometry["min_width"], geometry["max_width"])
     heights = words.span(geometry["min_height"], geometry["max_height"])
-    rows = [
+    return [
         ("Model", f"{card['name']} {card['version']}, {card['license']} licence"),
         ("Released", f"{card['released_at']}, commit {card['git_commit']}" if card["released_at"] else card["note"]),
-        ("Trained on", str(card["data"].get("dataset", "unknown"))),
+        ("Trained on", card["data"].get("dataset", "unknown")),
         ("Knows photos", f"{widths} wide and {heights} high: others go to a person"),
         (
             "Flags",
@@ -64,7 +64,6 @@ def described(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("Clears", f"scores below {min(0.5, limits['clear']):.4f}"),
         ("File", f"SHA-256 {card['sha256']}"),
     ]
-    return [(name, str(value)) for name, value in rows]
 
 
 def measured(card: dict[str, Any]) -> list[list[str]]:

@@ -5,7 +5,6 @@ at the earliest. Its report is kept. People are paged by checks that drift one a
 (docs/DRIFT.md).
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -20,7 +19,7 @@ from service.drift.references import BadReferenceError, Reference, References
 from service.drift.reports import Reports
 from service.drift.times import span
 from service.prediction_log import PredictionLog, now
-from service.served import Stamp, stamp, verify
+from service.served import Stamp, digest, stamp, verify
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,8 @@ class DriftMonitor:
         changed = stamp(path)
         if self._card is None or self._card[0] != changed:
             try:
-                verify(path, hashlib.sha256(path.read_bytes()).hexdigest())
+                if self._card is not None:  # as the workers: what lies there at the start is taken
+                    verify(path, digest(path))
                 self._card = (changed, str(read_card(path)["version"]))
             except (ModelError, OSError) as error:
                 if self._card is None:

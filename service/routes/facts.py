@@ -48,8 +48,8 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
     """The running model's card."""
     loaded = worker.loaded()
     detector, card = loaded.detector, loaded.detector.card
-    release, note = await worker.side_slot.run(
-        lambda: _release(worker.settings.model_path.with_name(CARD), loaded.sha256)
+    (release, note), plots = await worker.side_slot.run(
+        lambda: (_release(worker.settings.model_path.with_name(CARD), loaded.sha256), _plots(worker))
     )
     return schemas.ModelResponse(
         name=card.get("name", "unknown"),
@@ -67,7 +67,7 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
             clear=detector.thresholds.clear,
         ),
         model=card,
-        plots=[f"/model/plots/{name}" for name in sorted(_plots(worker))] if release else [],
+        plots=[f"/model/plots/{name}" for name in sorted(plots)] if release else [],
         note=worker.served.refused or note,
         request_id=request_id,
     )
@@ -76,10 +76,14 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
 @router.get("/model/plots/{name}", response_class=Response, responses=errors(404, 422) | _PNG)
 async def plot(worker: WorkerOf, name: str) -> Response:
     """A picture of the release's figures; `/model` lists them."""
-    path = _plots(worker).get(name)  # a look-up, so that no name leads out of the folder
-    if path is None:
-        raise ApiError(404, "not_found", f"there is no plot {name[:100]}: /model lists them")
-    return Response(await worker.side_slot.run(path.read_bytes), media_type="image/png")
+
+    def work() -> bytes:
+        path = _plots(worker).get(name)  # a look-up, so that no name leads out of the folder
+        if path is None:
+            raise ApiError(404, "not_found", f"there is no plot {name[:100]}: /model lists them")
+        return path.read_bytes()
+
+    return Response(await worker.side_slot.run(work), media_type="image/png")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -116,6 +116,27 @@ def free_port() -> int:
     return port
 
 
+def is_ready(answer: httpx.Response) -> bool:
+    """Tell whether `/readyz` says so."""
+    return answer.status_code == 200
+
+
+def await_answer(
+    url: str, process: subprocess.Popen[bytes], output: Path, ready: Callable[[httpx.Response], bool] = is_ready
+) -> None:
+    """Wait until a program that was started answers; `output` is what it prints to."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if ready(httpx.get(url, trust_env=False)):
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, f"it ended:\n{output.read_text(encoding='utf-8')}"
+        assert time.monotonic() < deadline, f"it did not start:\n{output.read_text(encoding='utf-8')}"
+        time.sleep(0.1)
+
+
 @contextmanager
 def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str, **settings: str) -> Iterator[Server]:
     """Run bare `bentoml serve`, or of another service that `target` names, in the repository's root until the end."""
@@ -145,15 +166,7 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
     server = Server(f"http://127.0.0.1:{port}", model, output, process.pid)
     try:
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                if ready(httpx.get(f"{server.url}/readyz")):
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, f"the service ended:\n{server.printed()}"
-            assert time.monotonic() < deadline, f"the service did not start:\n{server.printed()}"
-            time.sleep(0.1)
+        await_answer(f"{server.url}/readyz", process, output, ready)
         while server.starts() < 2:  # both workers, not only the one that answered
             assert time.monotonic() < deadline, f"a worker did not start:\n{server.printed()}"
             time.sleep(0.1)
@@ -165,11 +178,6 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def is_ready(answer: httpx.Response) -> bool:
-    """Tell whether `/readyz` says so."""
-    return answer.status_code == 200
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
 from service.prediction_log import PredictionLog, now
-from tests.service.conftest import Server, is_ready, serving
+from tests.service.conftest import Server, free_port, is_ready, serving
 from tests.service.photos import GOOD
 from tests.service.test_http import is_error
 from tests.service.test_prediction_log import row, wait_for
@@ -102,9 +101,7 @@ def postgres() -> Iterator[Postgres]:
     programs += [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
     if not programs:
         pytest.skip("needs PostgreSQL's server: apt-get install postgresql")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Not in pytest's folders: those are closed to the user that PostgreSQL runs as.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         server = Postgres(programs[-1], Path(folder), port)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.service.conftest import ROOT, Server, free_port, is_ready, serving
+from tests.service.conftest import ROOT, Server, await_answer, free_port, is_ready, serving
 from tests.service.photos import GOOD, encode, photo
 from tests.service.test_prediction_log import wait_for
 
@@ -41,24 +41,16 @@ def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     url = f"127.0.0.1:{free_port()}"
     command = [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
-    process = subprocess.Popen(
-        [*command, f"--web.listen-address={url}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen([*command, f"--web.listen-address={url}"], stdout=file, stderr=file)
     try:
+        await_answer(f"http://{url}/-/ready", process, output)
         with httpx.Client(base_url=f"http://{url}", timeout=60) as client:
-            wait_for(lambda: answers(client))
             yield client
     finally:
         process.terminate()
         process.wait(30)
-
-
-def answers(client: httpx.Client) -> bool:
-    """Tell whether Prometheus is up."""
-    try:
-        return client.get("/-/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def ask(client: httpx.Client, query: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service.conftest import Server, is_ready, serving
+from tests.service.conftest import Server, free_port, is_ready, serving
 from tests.service.photos import GOOD
 from tests.service.test_http import is_error
 from tests.service.test_prediction_log import wait_for
@@ -29,9 +28,7 @@ class Redis:
     """A Redis server of our own, on loopback, that keeps nothing on disk."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
         self._command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]

@@ -1,7 +1,6 @@
 """Another model file in the place of the first, while requests go on."""
 
 import hashlib
-import json
 import threading
 import time
 from collections import Counter
@@ -20,15 +19,6 @@ from tests.service.test_prediction_log import wait_for
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 Answers = Counter[tuple[int, str]]  # status and model version
-
-
-def put(folder: Path, version: str) -> Path:
-    """Write a release: model file and card."""
-    folder.mkdir(exist_ok=True)
-    tiny_model.build(folder / "detector.onnx", tiny_model.CARD | {"version": version})
-    digest = hashlib.sha256((folder / "detector.onnx").read_bytes()).hexdigest()
-    (folder / "card.json").write_text(json.dumps({"version": version, "sha256": digest}))
-    return folder
 
 
 def point(link: Path, folder: Path) -> None:
@@ -71,7 +61,7 @@ def model(server: Server) -> dict[str, Any]:
 
 
 def test_a_new_model_and_the_way_back_cost_no_request(tmp_path: Path) -> None:
-    first, second = put(tmp_path / "1.0.0", "1.0.0"), put(tmp_path / "2.0.0", "2.0.0")
+    first, second = tiny_model.release(tmp_path / "1.0.0", "1.0.0"), tiny_model.release(tmp_path / "2.0.0", "2.0.0")
     point(tmp_path / "current", first)
     path = tmp_path / "current" / "detector.onnx"
     with serving(tmp_path, is_ready, MODEL_PATH=str(path)) as server:
@@ -94,7 +84,7 @@ def test_a_new_model_and_the_way_back_cost_no_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["truncated", "other_card", "gone"])
 def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) -> None:
-    folder = put(tmp_path / "release", "1.0.0")
+    folder = tiny_model.release(tmp_path / "release", "1.0.0")
     path = folder / "detector.onnx"
     with serving(tmp_path, is_ready, MODEL_PATH=str(path)) as server:
         time.sleep(5)  # the second worker may still be on its way to the file
@@ -112,7 +102,7 @@ def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) ->
         assert told in model(server)["note"]
         lines = [line for line in server.printed().splitlines() if "1.0.0 stays in service" in line]
         assert len(lines) == 2  # one a worker, once
-        put(folder, "3.0.0")
+        tiny_model.release(folder, "3.0.0")
         wait_for(lambda: versions(server.url) == {"3.0.0"})
         assert httpx.get(f"{server.url}/readyz").status_code == 200
 
@@ -120,6 +110,6 @@ def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) ->
 def test_a_service_without_a_model_takes_the_first_that_comes(tmp_path: Path) -> None:
     path = tmp_path / "release" / "detector.onnx"
     with serving(tmp_path, lambda answer: answer.status_code == 503, MODEL_PATH=str(path)) as server:
-        put(tmp_path / "release", "1.0.0")
+        tiny_model.release(tmp_path / "release", "1.0.0")
         wait_for(lambda: versions(server.url) == {"1.0.0"})
         wait_for(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)

@@ -3,6 +3,7 @@
 python tests/service/tiny_model.py detector.onnx
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -105,6 +106,21 @@ def build(path: Path, card: dict[str, Any] | None = None, **metadata: str) -> Pa
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def release(folder: Path, version: str) -> Path:
+    """Write the model with its card.json; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = build(folder / "detector.onnx", CARD | {"version": version}).read_bytes()
+    card = {
+        "version": version,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "git_commit": "abc",
+        "metrics": {"test": {"accuracy": 0.9, "auc": 0.95, "ece": 0.01}},
+        "model": {"name": CARD["name"]},
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx
 import mlflow
 import pytest
 import yaml
@@ -18,6 +15,7 @@ import yaml
 from service.detector import Detector
 from stages.common import sha256_file
 from stages.release import LEDGER, ReleaseParams, refusals
+from tests.service.conftest import await_answer, free_port
 
 PASSING = {"accuracy": 0.97, "auc": 0.995, "ece": 0.008}
 RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
@@ -141,22 +139,15 @@ def test_evaluate_never_opens_test(candidate) -> None:
 @pytest.mark.slow
 def test_a_release_is_challenger_in_the_registry(candidate, tmp_path_factory) -> None:
     home = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{home}/server.db", "--artifacts-destination", str(home / "files")]
-    server = subprocess.Popen(
-        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    output = home / "output.txt"
+    with output.open("w") as file:
+        server = subprocess.Popen(command, cwd=home, stdout=file, stderr=file, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
+        await_answer(f"{url}/health", server, output)
         assert (result := candidate.run("release", MLFLOW_TRACKING_URI=url)).returncode == 0, result.stderr
         challenger = mlflow.MlflowClient(url).get_model_version_by_alias("ai-product-photo-detector", "challenger")
         assert str(challenger.version) == "1"

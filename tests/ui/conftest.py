@@ -4,16 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.service.conftest import ROOT, START_SECONDS, Server, free_port, is_ready, serving
+from tests.service.conftest import ROOT, Server, await_answer, free_port, is_ready, serving
 
 
 @contextmanager
@@ -29,16 +27,7 @@ def paging(folder: Path, api_url: str, *arguments: str) -> Iterator[str]:
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                if httpx.get(url).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, f"the page ended:\n{output.read_text()}"
-            assert time.monotonic() < deadline, f"the page did not start:\n{output.read_text()}"
-            time.sleep(0.1)
+        await_answer(url, process, output)
         yield url
         assert "Traceback" not in output.read_text(), output.read_text()
     finally:

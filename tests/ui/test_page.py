@@ -215,6 +215,8 @@ def test_the_keyboard_reaches_tabs_and_verdict(page: Page) -> None:
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.getAttribute('role')") == "tab":
             break
+    else:
+        pytest.fail("no tab within 40 steps")
     page.get_by_role("tab", name="Model").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".plots")).to_be_visible(timeout=WAIT)
@@ -222,7 +224,7 @@ def test_the_keyboard_reaches_tabs_and_verdict(page: Page) -> None:
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Iterator[str]:
-    """A page before a service that takes one photo and one batch in two seconds."""
+    """A page before a service that takes one photo in 20 seconds and one batch in three."""
     limits = {"RATE_LIMITS": "true", "RATE_LIMIT_EXPLAIN": "1/20 seconds", "RATE_LIMIT_BATCH": "1/3 seconds"}
     with serving(tmp_path, is_ready, **limits) as service, paging(tmp_path, service.url) as url:
         yield url

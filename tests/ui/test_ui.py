@@ -99,7 +99,7 @@ def test_batches_are_cut_by_number_and_by_size(tmp_path: Path, monkeypatch: pyte
 
 
 class Canned(BaseHTTPRequestHandler):
-    """Answers with what the path says, as JSON of [status, headers, body]."""
+    """Answers with what the test put at the server: status, headers, body."""
 
     def do_GET(self) -> None:
         status, headers, body = self.server.answer  # type: ignore[attr-defined]
