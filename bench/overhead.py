@@ -20,24 +20,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import uvloop
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.load import KEY, Connection, connect, exchange, request
 from tests.service.conftest import ROOT, Server, is_ready, serving
 from tests.service.photos import encode, photo
 
-KEY = "the-key-of-the-bench"
 CONNECTIONS = 8
 WORKERS = 2
 TARGET = 0.85
 SERVICES = {"on": "service.service:PhotoDetector", "off": "bench.bare:PhotoDetector"}
 PACKAGES = ("bentoml", "fastapi", "onnxruntime", "prometheus-client", "sqlalchemy", "structlog", "uvicorn")
-
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def start(name: str, folder: Path) -> AbstractContextManager[Server]:
@@ -47,65 +43,24 @@ def start(name: str, folder: Path) -> AbstractContextManager[Server]:
     return serving(folder, is_ready, SERVICES[name], WORKERS=str(WORKERS), **settings)
 
 
-def request(path: str, field: str, photos: int) -> bytes:
-    """Return a whole request with some photos, as it goes over the wire."""
-    data = encode(photo(), "JPEG")
-    part = b'--edge\r\nContent-Disposition: form-data; name="%b"; filename="a.jpg"\r\n\r\n%b\r\n'
-    body = part % (field.encode(), data) * photos + b"--edge--\r\n"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\n"
-        f"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-LOADS = {"single": (request("/predict", "file", 1), 1), "batch": (request("/predict/batch", "files", 20), 20)}
-
-
-async def exchange(connection: Connection, sent: bytes) -> None:
-    """Send a request and read its answer."""
-    reader, writer = connection
-    writer.write(sent)
-    head = await reader.readuntil(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"not answered as it should: {head[:1000]!r}")
-    length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
-    await reader.readexactly(int(length))
-
-
-async def connect(side: Server) -> list[Connection]:
-    """Open connections, equally many to each worker: who accepts one is chance, and would decide a short round."""
-    wanted = dict.fromkeys(side.workers(), CONNECTIONS // WORKERS)
-    url = httpx.URL(side.url)
-    kept: list[Connection] = []
-    spare: list[Connection] = []
-    while any(wanted.values()):
-        connection = await asyncio.open_connection(url.host, url.port)
-        await exchange(connection, LOADS["single"][0])  # so that it is accepted
-        ours = connection[1].get_extra_info("sockname")[1]
-        holder = next(pid for pid in wanted if ours in _peers(pid))
-        wanted[holder] -= 1
-        (kept if wanted[holder] >= 0 else spare).append(connection)
-        wanted[holder] = max(wanted[holder], 0)
-    for _, writer in spare:
-        writer.close()
-    return kept
-
-
-def _peers(pid: int) -> set[int]:
-    return {each.raddr.port for each in psutil.Process(pid).net_connections("tcp4") if each.raddr}
+PHOTO = encode(photo(), "JPEG")
+LOADS = {
+    "single": (request("/predict", "file", [PHOTO]), 1),
+    "batch": (request("/predict/batch", "files", [PHOTO] * 20), 20),
+}
 
 
 async def throughput(side: Server, load: str, seconds: float) -> float:
     """Return the photos a second that a service answers."""
     sent, photos = LOADS[load]
-    connections = await connect(side)
+    connections = await connect(side.url, side.workers(), CONNECTIONS)
     start = time.perf_counter()
 
     async def ask(connection: Connection) -> int:
         count = 0
         while time.perf_counter() - start < seconds:
-            await exchange(connection, sent)
+            if (status := await exchange(connection, sent)) != 200:
+                raise RuntimeError(f"answered {status}")
             count += 1
         connection[1].close()
         return count

@@ -1,6 +1,7 @@
 """A bounded number of threads, and a bounded queue before them: too much work is refused at once."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -40,15 +41,21 @@ class Slots:
             raise too_busy("too many photos are in hand")
         self._weight += weight
         try:
-            try:
-                with anyio.fail_after(self._seconds):
-                    await self._turn.acquire()
-            except TimeoutError:
-                metrics.SHED.labels("queue_time").inc()
-                raise too_busy(f"its turn did not come within {self._seconds:g} s", 5) from None
+            await self._take_turn()
             try:
                 return await anyio.to_thread.run_sync(work, limiter=self._threads)
             finally:
                 self._turn.release()
         finally:
             self._weight -= weight
+
+    async def _take_turn(self) -> None:
+        with suppress(anyio.WouldBlock):
+            self._turn.acquire_nowait()  # a timer costs more than all else here: only who waits needs one
+            return
+        try:
+            with anyio.fail_after(self._seconds):
+                await self._turn.acquire()
+        except TimeoutError:
+            metrics.SHED.labels("queue_time").inc()
+            raise too_busy(f"its turn did not come within {self._seconds:g} s", 5) from None

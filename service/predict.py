@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from service import decision, images, metrics, schemas
+from service import images, metrics, schemas
 from service.detector import Detector, Scores
 from service.images import ImageError
 from service.jpeg import jpeg_quality
+from service.judgement import judge
 from service.prediction_log import EMBEDDING_COMPONENTS, PredictionLog, now
 from service.provenance import ai_markers
 from service.settings import Settings
@@ -163,21 +164,19 @@ def _decode(data: bytes, settings: Settings) -> Image.Image:
 
 
 def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> schemas.Verdict:
-    # Rounded first, so that everything else in the answer agrees with the number that the client reads.
-    probability = round(detector.reported(float(scores.probability[row])), 6)
-    inside = decision.domain(detector.card, float(scores.distance[row]), photo.width, photo.height)
+    judged = judge(detector, scores, row, photo.width, photo.height)
     verdict = schemas.Verdict(
-        prediction=decision.predict(probability),
-        probability=probability,
-        confidence=decision.confidence(probability),
-        decision=decision.decide(probability, inside.inside, detector.thresholds),
-        in_domain=inside.inside,
-        domain=schemas.Domain(embedding=inside.embedding, geometry=inside.geometry),
+        prediction=judged.prediction,
+        probability=judged.probability,
+        confidence=judged.confidence,
+        decision=judged.decision,
+        in_domain=judged.domain.inside,
+        domain=schemas.Domain(embedding=judged.domain.embedding, geometry=judged.domain.geometry),
         provenance=schemas.Provenance(c2pa=None, ai_markers=photo.ai_markers),
     )
     metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
     metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()
-    metrics.PROBABILITY.observe(probability)
+    metrics.PROBABILITY.observe(verdict.probability)
     return verdict
 
 

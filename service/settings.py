@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     rate_limit_batch: Rate = Field(default="5/minute", description="of /predict/batch")
     rate_limit_explain: Rate = Field(default="10/minute", description="of /predict/explain")
 
-    threads: int = Field(default=2, ge=1, description="requests whose photos one worker decodes and scores at a time")
+    threads: int = Field(default=1, ge=1, description="requests whose photos one worker decodes and scores at a time")
     max_images_in_flight: int = Field(
         default=128, ge=1, description="photos that one worker has in hand or waiting; beyond it 503"
     )

@@ -15,12 +15,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def _worker(request: Request) -> Worker:
+# Coroutines although they await nothing: FastAPI runs plain functions in threads, and two hops cost more than parsing.
+async def _worker(request: Request) -> Worker:
     worker: Worker = request.app.state.worker
     return worker
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     request_id: str = request.state.request_id
     return request_id
 

@@ -1,0 +1,163 @@
+"""Scores one part of a catalogue and writes it whole: what a worker of `stages.score` does."""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from service import images
+from service.detector import Detector
+from service.images import ImageError
+from service.judgement import judge
+from service.provenance import ai_markers
+from stages.catalogue import Catalogue, Photo, read
+from stages.common import whole_file
+
+T = TypeVar("T")
+
+SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("probability", pa.float64()),
+        ("prediction", pa.string()),
+        ("confidence", pa.string()),
+        ("decision", pa.string()),
+        ("in_domain", pa.bool_()),
+        ("domain_embedding", pa.bool_()),
+        ("domain_geometry", pa.bool_()),
+        ("ai_markers", pa.list_(pa.string())),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("model_version", pa.string()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+# Arrow and Ray pass over files that begin with an underscore, so that OUT as a whole is one table.
+PLAN, PARTS, MODEL = "_plan.json", "_parts.parquet", "_model.onnx"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What OUT says of itself: all that a worker needs to know, wherever it runs.
+
+    Attributes:
+        out: a folder or a bucket's prefix (any URL of fsspec).
+        catalogue: what to score.
+        detector: the model, on one core.
+    """
+
+    out: str
+    catalogue: Catalogue
+    detector: Detector
+
+
+def load_job(out: str) -> Job:
+    """Read the job that `stages.score.plan` wrote."""
+    fs, folder = url_to_fs(out)
+    plan = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
+    parts = pq.read_table(io.BytesIO(fs.cat_file(f"{folder}/{PARTS}")))
+    detector = load_detector(fs.cat_file(f"{folder}/{MODEL}"), plan["alpha"], plan["ai_prior"])
+    return Job(out, Catalogue(plan["source"], plan["column"], parts), detector)
+
+
+def load_detector(model: bytes, alpha: float, ai_prior: float) -> Detector:
+    """Load a model file's bytes, for one core.
+
+    Raises:
+        ModelError: it is none, or has no threshold for `alpha`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "detector.onnx"
+        path.write_bytes(model)
+        return Detector(path, alpha=alpha, ai_prior=ai_prior)
+
+
+def part_name(part: int) -> str:
+    """Return the file name of a part's scores."""
+    return f"part-{part:08d}.parquet"
+
+
+class Scorer:
+    """Holds the model between parts."""
+
+    def __init__(self, out: str) -> None:
+        self.job = load_job(out)
+        self.detector = self.job.detector
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Score the parts that `batch["part"]` numbers, write each, and return how many photos there were."""
+        return {"photos": np.array([self._score(int(part)) for part in batch["part"]])}
+
+    def _score(self, part: int) -> int:
+        pieces = [pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in _ahead(read(self.job.catalogue, part))]
+        table = pa.concat_tables([SCHEMA.empty_table(), *pieces])
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        write(self.job.out, part_name(part), buffer.getvalue())
+        return len(table)
+
+    def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        good: list[dict[str, Any]] = []
+        pixels: list[images.Uint8] = []
+        for name, data in photos:
+            row: dict[str, Any] = {"name": name, "model_version": self.detector.version}
+            rows.append(row)
+            if isinstance(data, Exception):
+                row |= {"error_type": "unreadable", "error": " ".join(f"{type(data).__name__}: {data}".split())[:300]}
+                continue
+            try:
+                image = images.decode(data)
+            except ImageError as error:
+                row |= {"error_type": error.error_type, "error": error.message}
+                continue
+            pixels.append(images.resize(image, self.detector.height, self.detector.width))
+            row |= {"width": image.width, "height": image.height, "ai_markers": ai_markers(data)}
+            good.append(row)
+        if good:
+            scores = self.detector.score(np.stack(pixels))
+            for place, row in enumerate(good):
+                judged = judge(self.detector, scores, place, row["width"], row["height"])
+                row |= {
+                    "probability": judged.probability,
+                    "prediction": judged.prediction,
+                    "confidence": judged.confidence,
+                    "decision": judged.decision,
+                    "in_domain": judged.domain.inside,
+                    "domain_embedding": judged.domain.embedding,
+                    "domain_geometry": judged.domain.geometry,
+                }
+        return rows
+
+
+def write(out: str, name: str, data: bytes) -> None:
+    """Write a file whole or not at all; an object store's own writes are."""
+    fs, folder = url_to_fs(out)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(f"{folder}/{name}", data)
+        return
+    with whole_file(Path(folder) / name) as temporary:
+        temporary.write_bytes(data)
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, fetching the next one in a thread while one is worked on."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, iterator, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, iterator, None)
+            yield item

@@ -1,0 +1,38 @@
+"""A catalogue's scores are the service's."""
+
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from stages.score import plan
+from stages.scorer import Scorer, part_name
+from tests.service.conftest import Server
+from tests.service.photos import BAD, GOOD
+
+FIELDS = ("prediction", "probability", "confidence", "decision", "in_domain")
+
+
+@pytest.mark.serve
+def test_a_catalogue_gets_what_the_service_answers(server: Server, client: httpx.Client, tmp_path: Path) -> None:
+    files = {f"{name}.jpg": data for name, data in sorted(GOOD.items())}
+    files |= {f"{name}.png": bad[0] for name, bad in sorted(BAD.items())}
+    (tmp_path / "photos").mkdir()
+    for name, data in files.items():
+        (tmp_path / "photos" / name).write_bytes(data)
+    out = str(tmp_path / "out")
+    plan(str(tmp_path / "photos"), out, server.model, column="image", part_photos=100, alpha=0.01, ai_prior=0.5)
+    Scorer(out)({"part": [0]})
+    rows = {Path(row["name"]).name: row for row in pq.read_table(tmp_path / "out" / part_name(0)).to_pylist()}
+    assert rows.keys() == files.keys()
+    names = [name for name in files if files[name]]
+    for start in range(0, len(names), 20):
+        form = [("files", (name, files[name])) for name in names[start : start + 20]]
+        for answer in client.post("/predict/batch", files=form).json()["results"]:
+            row = rows[answer["filename"]]
+            assert (answer["error_type"], answer["error"]) == (row["error_type"], row["error"])
+            assert [answer[field] for field in FIELDS] == [row[field] for field in FIELDS]
+            if row["error"] is None:
+                assert answer["domain"] == {"embedding": row["domain_embedding"], "geometry": row["domain_geometry"]}
+                assert answer["provenance"]["ai_markers"] == row["ai_markers"]

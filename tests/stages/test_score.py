@@ -1,0 +1,172 @@
+"""Scoring a catalogue: every photo once, whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.catalogue import survey
+from stages.common import StageError
+from stages.score import plan
+from stages.scorer import Scorer, part_name
+from tests.service import tiny_model
+from tests.service.photos import BAD, GOOD, encode, photo
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's file."""
+    return tiny_model.release(tmp_path_factory.mktemp("model"), "1.0.0") / "detector.onnx"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of good and bad files, one of them in a folder below and with a glob's signs in its name."""
+    folder = tmp_path / "photos"
+    (folder / "more [2]").mkdir(parents=True)
+    for seed in range(40):
+        (folder / f"{seed:02}.jpg").write_bytes(encode(photo(seed=seed), "JPEG"))
+    (folder / "more [2]" / "a*[1]?.PNG").write_bytes(GOOD["png"])
+    (folder / "broken.jpg").write_bytes(BAD["truncated_jpeg"][0])
+    (folder / "text.webp").write_bytes(b"no photo at all")
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (folder / "README.txt").write_text("not called like a photo")
+    return folder
+
+
+def start(source: object, out: Path, model: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the command as a user does."""
+    command = [sys.executable, "-m", "stages.score", str(source), str(out), "--model", str(model), *options]
+    return subprocess.Popen(
+        command, cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def settled(source: str, out: str, model: Path, **changes: object) -> list[dict[str, object]]:
+    """Score in this process, without Ray; return the rows."""
+    options = {"column": "image", "part_photos": 7, "alpha": 0.01, "ai_prior": 0.5} | changes
+    job = plan(source, out, model, **options)
+    scorer = Scorer(out)
+    parts = job.catalogue.parts()
+    done = scorer({"part": list(parts)})
+    assert done["photos"].tolist() == list(parts.values())
+    fs, folder = fsspec.core.url_to_fs(out)
+    return [row for part in parts for row in pq.read_table(f"{folder}/{part_name(part)}", filesystem=fs).to_pylist()]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_no_row_is_lost_or_doubled(photos: Path, model: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run = start(photos, whole, model, "--workers", "2", "--part-photos", "3")
+    printed, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert "scoring" in errors  # the progress bar
+    run = start(photos, cut, model, "--workers", "2", "--part-photos", "1")
+    while not list(cut.glob("part-*")):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.01)
+    family = psutil.Process(run.pid).children(recursive=True)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    before = {part.name: part.stat().st_mtime_ns for part in cut.glob("part-*")}
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive  # Ray's processes go with it
+    again = start(photos, cut, model, "--workers", "2")
+    printed, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    done = json.loads(printed)
+    assert done["this_run"]["photos"] == 44 - len(before)
+    assert {name: (cut / name).stat().st_mtime_ns for name in before} == before
+    first, second = (pq.read_table(out).sort_by("name") for out in (whole, cut))
+    assert len(first) == done["photos"] == 44
+    assert first.equals(second)
+    assert done["errors"] == {"corrupt_image": 1, "unsupported_format": 1, "unreadable": 1}
+    assert not list(cut.glob(".*.tmp"))
+
+
+def test_every_file_is_a_row(photos: Path, model: Path, tmp_path: Path) -> None:
+    rows = {Path(str(row["name"])).name: row for row in settled(str(photos), str(tmp_path / "out"), model)}
+    assert len(rows) == 44
+    assert rows["text.webp"]["error_type"] == "unsupported_format"
+    assert rows["gone.jpg"]["error_type"] == "unreadable"
+    good = [row for row in rows.values() if row["error"] is None]
+    assert len(good) == 41
+    for row in good:
+        assert row["prediction"] == ("ai_generated" if row["probability"] >= 0.5 else "real")
+        assert (row["width"], row["height"]) == (32, 32)
+        assert row["model_version"] == "1.0.0"
+    for row in rows.values():
+        assert (row["probability"] is None) == (row["error"] is not None)
+
+
+def test_folder_glob_parquet_and_bucket_score_alike(photos: Path, model: Path, tmp_path: Path) -> None:
+    files = sorted(photos.glob("[0-9]*.jpg"))
+    data = [file.read_bytes() for file in files]
+    pq.write_table(
+        pa.table({"id": [file.name for file in files], "raw": data}), tmp_path / "raw.parquet", row_group_size=9
+    )
+    structs = [{"bytes": each, "path": file.name} for each, file in zip(data, files, strict=True)]
+    pq.write_table(pa.table({"image": [*structs, None]}), tmp_path / "struct.parquet")
+    bucket = fsspec.filesystem("memory")
+    for file, each in zip(files, data, strict=True):
+        bucket.pipe_file(f"/shop/{file.name}", each)
+    sources = {
+        "glob": (f"{photos}/[0-9]*.jpg", {}),
+        "raw": (str(tmp_path / "raw.parquet"), {"column": "raw"}),
+        "struct": (str(tmp_path / "*.parquet").replace("*", "struct"), {}),
+        "bucket": ("memory://shop", {}),
+    }
+    found = {}
+    for name, (source, options) in sources.items():
+        rows = settled(source, "memory://scores" if name == "bucket" else str(tmp_path / name), model, **options)
+        found[name] = {Path(str(row["name"])).name: row["probability"] for row in rows if row["error"] is None}
+        assert len(found[name]) == 40
+    assert found["glob"] == found["raw"] == found["struct"] == found["bucket"]
+    assert "struct.parquet#0:40" in str(pq.read_table(tmp_path / "struct" / part_name(0))["name"][40])
+
+
+def test_a_run_goes_on_only_with_the_same(photos: Path, model: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    settled(str(photos), out, model)
+    (photos / "new.jpg").write_bytes(GOOD["jpeg"])
+    assert len(settled(str(photos), out, model)) == 44  # what was listed first stays the catalogue
+    other = tiny_model.release(tmp_path / "other", "2.0.0") / "detector.onnx"
+    changes = {"alpha": {"alpha": 0.05}, "ai_prior": {"ai_prior": 0.1}, "model_sha256": {"model": other}}
+    for what, changed in changes.items():
+        options = {"model": model} | changed
+        with pytest.raises(StageError, match=f"another {what}: .*another OUT"):
+            settled(str(photos), out, **options)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(StageError, match="empty folder"):
+        settled(str(photos), str(tmp_path / "full"), model)
+
+
+def test_refusals_say_what_to_do(photos: Path, model: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"picture": [b""]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1, not really")
+    for source, message in {
+        str(tmp_path / "nothing"): "does not exist",
+        str(tmp_path / "*.tiff"): "holds no",
+        str(tmp_path / "a.parquet"): "no column 'image', but picture: name it with --column",
+        str(tmp_path / "b.parquet"): "no readable Parquet file",
+        "nonsense://bucket": "cannot be listed",
+    }.items():
+        with pytest.raises(StageError, match=message):
+            survey(source, "image", 10)
+    with pytest.raises(StageError, match=r"ALPHA=0\.3 is not calibrated"):
+        settled(str(photos), str(tmp_path / "out"), model, alpha=0.3)
+    with pytest.raises(StageError, match="nowhere"):
+        settled(str(photos), str(tmp_path / "out"), tmp_path / "nowhere.onnx")
+    assert not (tmp_path / "out").exists()
