@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -51,11 +53,12 @@ _BATCH = 1000
 _SWEEP_SECONDS = 3600.0  # between looks for rows that are too old
 
 _METADATA = MetaData()
+_ID = BigInteger().with_variant(Integer, "sqlite")  # 32 bits are used up after 25 days of 1,000 a second
 
 PREDICTIONS = Table(
     "predictions",
     _METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ID, primary_key=True),
     Column("request_id", String(200), nullable=False),
     Column("time", DateTime, nullable=False),  # UTC
     Column("model_version", String(100), nullable=False),
@@ -76,7 +79,7 @@ PREDICTIONS = Table(
 FEEDBACK = Table(
     "feedback",
     _METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _ID, primary_key=True),
     Column("request_id", String(200), nullable=False),  # of the prediction; its newest row counts
     Column("time", DateTime, nullable=False),  # UTC
     Column("label", String(20), nullable=False),
@@ -106,14 +109,16 @@ def now() -> datetime:
 class PredictionLog:
     """A queue, the thread that empties it, and the database behind."""
 
-    def __init__(self, url: str, retention_days: float = 0) -> None:
+    def __init__(self, url: str, retention_days: float = 0, share: float = 1) -> None:
         """Start the thread; the database is opened when the first row is there.
 
         Args:
             url: SQLAlchemy URL, such as `sqlite:////var/lib/aidetect/predictions.db`.
             retention_days: rows older than this are deleted now and then; 0 keeps them.
+            share: of the rows that are kept at all; a request id alone decides.
         """
         self._url = url
+        self._share = share
         self._retention_days = retention_days
         self._swept = float("-inf")
         self._engine: Engine | None = None
@@ -126,6 +131,8 @@ class PredictionLog:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Queue rows, each with the columns of `PREDICTIONS` except `id`; never blocks and never fails."""
         for row in rows:
+            if self._share < 1 and zlib.crc32(row["request_id"].encode()) >= self._share * 2**32:
+                continue
             try:
                 self._queue.put_nowait(row)
             except queue.Full:

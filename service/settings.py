@@ -101,6 +101,13 @@ class Settings(BaseSettings):
         default=90, ge=0, description="predictions and feedback older than this are deleted; 0 keeps them"
     )
 
+    log_share: float = Field(
+        default=1,
+        gt=0,
+        le=1,
+        description="share of predictions that are logged, chosen by request id; drift and feedback know no others",
+    )
+
     monitor: bool | None = Field(
         default=None, description="watch for drift; unset: where Evidently is installed (extra 'monitor')"
     )

@@ -50,7 +50,7 @@ class Worker:
 def start_worker(settings: Settings) -> Worker:
     """Load the model and open the log."""
     metrics.forget_dead_workers()
-    log = PredictionLog(settings.log_url, settings.log_retention_days)
+    log = PredictionLog(settings.log_url, settings.log_retention_days, settings.log_share)
     metrics.MONITORED.set(settings.monitored())
     return Worker(
         settings=settings,

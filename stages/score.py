@@ -124,9 +124,10 @@ def _run(out: str, parts: list[int], workers: int, address: str | None) -> Itera
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell the internet of itself
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it complains of how Ray Data starts its own actors
     import ray.data
 
+    if not address:  # it complains of how Ray Data starts its own actors
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 128 * 2**20}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))

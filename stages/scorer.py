@@ -3,11 +3,9 @@
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +20,7 @@ from service.judgement import judge
 from service.provenance import ai_markers
 from stages.catalogue import Catalogue, Photo, read
 from stages.common import whole_file
-
-T = TypeVar("T")
+from stages.prefetch import ahead
 
 SCHEMA = pa.schema(
     [
@@ -102,7 +99,7 @@ class Scorer:
         return {"photos": np.array([self._score(int(part)) for part in batch["part"]])}
 
     def _score(self, part: int) -> int:
-        pieces = [pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in _ahead(read(self.job.catalogue, part))]
+        pieces = [pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in ahead(read(self.job.catalogue, part))]
         table = pa.concat_tables([SCHEMA.empty_table(), *pieces])
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -151,13 +148,3 @@ def write(out: str, name: str, data: bytes) -> None:
         return
     with whole_file(Path(folder) / name) as temporary:
         temporary.write_bytes(data)
-
-
-def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, fetching the next one in a thread while one is worked on."""
-    iterator = iter(items)
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, iterator, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, iterator, None)
-            yield item

@@ -51,7 +51,11 @@ class Run:
 
     def set_tag(self, key: str, value: str) -> None:
         """Keep a tag."""
-        self._try(mlflow.MlflowClient().set_tag, key=key, value=value)
+
+        def set_tag(run_id: str) -> None:  # a store that is damaged fails when the client is made
+            mlflow.MlflowClient().set_tag(run_id, key, value)
+
+        self._try(set_tag)
 
 
 def git_commit() -> str | None:

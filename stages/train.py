@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages import processes
 from stages.augment import Augment, augment
 from stages.common import Params, StageError, load_params, only_one, run_stage, sha256_file, whole_file
 from stages.data import ImageSet, load_images
 from stages.model import Detector, build, save_checkpoint, timm
+from stages.prefetch import ahead
 from stages.resume import identity_of, load_state, save_state
 
 DATASET = Path("build/dataset")
@@ -56,6 +58,8 @@ def train(
 ) -> tuple[Detector, dict[str, Any], list[Row]]:
     """Train for `params.epochs`, going on from `state_path` if an equal run was killed there.
 
+    Where torchrun started several processes, each takes its part of every batch; all return the same.
+
     Returns:
         The trained model, its full configuration, and a row of curves for every epoch.
 
@@ -65,67 +69,95 @@ def train(
     _check(params, train_set, validation_set)
     torch.manual_seed(params.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    rank, count = processes.rank(), processes.count()
     weights = params.pretrained  # a file's content is part of what makes the run what it is
     known = {"pretrained_sha256": sha256_file(weights)} if isinstance(weights, str) and Path(weights).is_file() else {}
     config = params.model_dump(mode="json") | known | {"image_size": train_set.images.shape[1]}
     model = build(config).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    network: nn.Module = nn.parallel.DistributedDataParallel(model) if count > 1 else model
+    torch.manual_seed(params.seed + rank)  # the weights are the same everywhere, what is drawn from here on is not
     optimizer = _optimizer(params, model)
     steps = max(1, len(train_set) // params.batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.learning_rate, total_steps=params.epochs * steps + 1, pct_start=params.warmup,
         cycle_momentum=False,
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(params.seed)
+    generator = torch.Generator().manual_seed(params.seed + rank)
     images, labels = torch.from_numpy(train_set.images).permute(0, 3, 1, 2), torch.from_numpy(train_set.labels)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     history: list[Row] = []
 
-    identity = identity_of(config, train_set, validation_set)
-    if (saved := load_state(state_path, identity)) is not None:
+    identity = identity_of(config | {"processes": count}, train_set, validation_set)
+    if (saved := processes.from_first(None if rank else load_state(state_path, identity))) is not None:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["torch_rng"])
+        generator.set_state(saved["generators"][rank])
+        torch.set_rng_state(saved["torch_rngs"][rank])
         history = saved["history"]
         for row in history:  # the caller sees the whole run
             on_epoch(row)
-        print(f"going on after epoch {len(history)} of a run that was stopped")
+        if not rank:
+            print(f"going on after epoch {len(history)} of a run that was stopped")
+
+    def batches(order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(steps):
+            rows = order[step * params.batch_size : (step + 1) * params.batch_size][rank::count]
+            yield augment(images[rows], params.augment, generator), labels[rows]
 
     for epoch in range(len(history) + 1, params.epochs + 1):
-        model.train()
-        loss_sum = 0.0
-        order = torch.randperm(len(labels), generator=generator)
-        bar = tqdm(range(steps), desc=f"epoch {epoch}/{params.epochs}", mininterval=2)
-        for step in bar:
-            rows = order[step * params.batch_size : (step + 1) * params.batch_size]
-            batch = augment(images[rows], params.augment, generator)
-            batch = batch.to(device, memory_format=torch.channels_last)
-            target = labels[rows].to(device).float() * (1 - 2 * params.label_smoothing) + params.label_smoothing
-            with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
-                logits = model(batch)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            loss_sum += loss.item()
-            bar.set_postfix(loss=f"{loss_sum / (step + 1):.4f}", refresh=False)
-        if not math.isfinite(loss_sum):
+        order = processes.from_first(torch.randperm(len(labels), generator=generator))
+        bar = tqdm(ahead(batches(order)), f"epoch {epoch}/{params.epochs}", steps, mininterval=2, disable=rank > 0)
+        loss = _epoch(params, network, optimizer, scheduler, bar)
+        loss = sum(processes.of_all(loss)) / count
+        if not math.isfinite(loss):
             raise StageError(f"training diverged in epoch {epoch}: lower train.learning_rate")
-        history.append({"epoch": epoch, "train_loss": loss_sum / steps} | _validate(model, validation_set, device))
-        print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
+        history.append({"epoch": epoch, "train_loss": loss} | _validate(model, validation_set, device))
         state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"generator": generator.get_state(), "torch_rng": torch.get_rng_state()}
-        save_state(state_path, state | {"identity": identity, "history": history})
+        state |= {"generators": processes.of_all(generator.get_state())}
+        state |= {"torch_rngs": processes.of_all(torch.get_rng_state())}
+        if not rank:
+            print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
+            save_state(state_path, state | {"identity": identity, "history": history})
         on_epoch(history[-1])
     return model, config, history
+
+
+def _epoch(
+    params: TrainParams,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    bar: "tqdm[tuple[Tensor, Tensor]]",
+) -> float:
+    """Take one step with each batch of `bar`; return the mean loss."""
+    network.train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loss_sum, steps = 0.0, 0
+    for images, labels in bar:
+        batch = images.to(device, memory_format=torch.channels_last)
+        target = labels.to(device).float() * (1 - 2 * params.label_smoothing) + params.label_smoothing
+        with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
+            logits = network(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        loss_sum += loss.item()
+        steps += 1
+        bar.set_postfix(loss=f"{loss_sum / steps:.4f}", refresh=False)
+    return loss_sum / steps
 
 
 def _check(params: TrainParams, train_set: ImageSet, validation_set: ImageSet) -> None:
     for name, part in (("train", train_set), ("validation", validation_set)):
         if len(set(part.labels.tolist())) < 2:
             raise StageError(f"the {name} split holds one class only: both real and ai_generated photos are needed")
+    if params.batch_size % processes.count():
+        raise StageError(
+            f"train.batch_size = {params.batch_size} cannot be shared by {processes.count()} processes evenly"
+        )
     if params.augment.shift >= (size := train_set.images.shape[1]):
         raise StageError(f"train.augment.shift = {params.augment.shift} must be smaller than the photos' {size} pixels")
 
@@ -166,6 +198,9 @@ def main() -> None:
 
     params = load_params("train", TrainParams)
     train_set, validation_set = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "validation"))
+    if processes.rank():  # the first one keeps, tracks and tells
+        train(params, train_set, validation_set, STATE)
+        return
     # Killing dvc leaves its child alive: a second training beside it would fight for the cores and the state.
     with only_one(STATE.with_suffix(".lock"), "another training"), tracked_run("train") as run:
         run.log_params(params.model_dump())
@@ -182,4 +217,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    with processes.joined():
+        run_stage(main)

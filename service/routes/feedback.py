@@ -40,6 +40,8 @@ async def post_feedback(
         await anyio.sleep(0.3)
     if prediction is None:
         detail = f"no prediction {verdict.request_id} is known; the items of a batch have ids of their own"
+        if worker.settings.log_share < 1:
+            detail += f", and only {worker.settings.log_share:.2%} of all predictions are logged"
         raise ApiError(404, "unknown_prediction", detail)
     metrics.FEEDBACK.labels(prediction, verdict.label).inc()
     return schemas.FeedbackResponse(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.middleware import new_request_id
 from service.prediction_log import PredictionLog
 
 
@@ -126,3 +127,18 @@ def test_the_last_word_on_a_photo_counts(tmp_path: Path) -> None:
         log.add_feedback("request-1", label, None)
     assert log.labels([f"request-{number}" for number in range(1200)]) == {"request-1": "ai_generated"}
     log.close()
+
+
+def test_a_share_of_the_predictions_is_kept_and_the_request_id_decides(tmp_path: Path) -> None:
+    kept = []
+    for name in ("a", "b"):
+        log = PredictionLog(f"sqlite:///{tmp_path / name}.db", share=0.25)
+        log.add([row(request_id=new_request_id(), version="other") for _ in range(2000)])
+        log.add([row(number) for number in range(2000)])
+        log.close()
+        log = PredictionLog(f"sqlite:///{tmp_path / name}.db")
+        kept.append({found["request_id"] for found in log.recent("1.0.0", 5000)})
+        assert 400 < len(log.recent("other", 5000)) < 600  # 5 standard deviations of 500
+        log.close()
+    assert kept[0] == kept[1]
+    assert 400 < len(kept[0]) < 600

@@ -3,10 +3,12 @@
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +19,7 @@ from stages.data import ImageSet
 from stages.model import build, load_checkpoint, save_checkpoint
 from stages.synthetic import synthetic_images
 from stages.train import TrainParams, train
+from tests.service.conftest import free_port
 
 
 @pytest.fixture
@@ -96,6 +99,49 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
     epochs = [line.split(",")[0] for line in Path("reports/training.csv").read_text(encoding="utf-8").splitlines()[1:]]
     assert epochs == [str(n) for n in range(1, 9)]
     assert not state.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_alike_and_go_on_after_a_kill(trained, workspace) -> None:
+    shutil.copytree(trained.path / "build", workspace.path / "build")
+    params = {"epochs": 4, "batch_size": 32}
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    environment = workspace.environment(OMP_NUM_THREADS="1")
+
+    def start() -> "subprocess.Popen[str]":
+        command = [*torchrun, str(free_port()), "-m", "stages.train"]
+        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def curves() -> list[str]:
+        return Path("reports/training.csv").read_text(encoding="utf-8").splitlines()
+
+    workspace.params(train=params | {"batch_size": 33})
+    process = start()
+    assert "batch_size = 33 cannot be shared by 2 processes" in process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    workspace.params(train=params)
+    process = start()
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert printed.count("'epoch': 4") == 1  # one of the two tells
+    whole = curves()
+    process, state = start(), Path("build/train_state.pt")
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    for each in (*psutil.Process(process.pid).children(recursive=True), process):  # torchrun's outlive it
+        each.kill()
+    process.communicate()
+    process = start()
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "going on after epoch" in printed
+    assert curves() == whole
+    workspace.run("train")
+    alone = curves()
+    # Another order of sums and other augmentations, and the same result within noise.
+    one, two = (float(lines[-1].split(",")[-1]) for lines in (alone, whole))
+    assert one == pytest.approx(two, abs=0.1)
+    assert min(one, two) > 0.8
 
 
 @pytest.mark.parametrize(
