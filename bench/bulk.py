@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import tables
 from bench.floor import floor
 from stages.sources import members
 
@@ -129,11 +130,7 @@ def main() -> None:
     }  # fmt: skip
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print("| workers | photos | photos/s | of its cores' floor |\n|---:|---:|---:|---:|")
-    for row in rows:
-        print(f"| {row['workers']} | {row['photos']:,} | {row['photos_per_second']} | {row['over_floor']:.2f} |")
-    for name, ratio in ratios.items():
-        print(f"{name}: {ratio} ({TARGETS[name]} is asked for)")
+    print(f"\n{tables.bulk(report)}\n{tables.ratios(report)}")
     print(f"killed after {there} parts: {killed[0]:,} rows, checksum {killed[1][:16]}…")
     if killed != undisturbed:
         sys.exit(f"error: an undisturbed run has {undisturbed[0]:,} rows, checksum {undisturbed[1][:16]}…")

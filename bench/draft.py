@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import tables
 from service.detector import Detector
 from service.images import Uint8, decode, resize
 from stages.sources import members
@@ -91,7 +92,7 @@ def main() -> None:
             )  # fmt: skip
     report = {"limit": LIMIT, "rows": rows}
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    print(tables.draft(report))
 
 
 if __name__ == "__main__":

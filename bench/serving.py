@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import tables
 from bench.floor import floor
 from bench.load import KEY, Connection, connect, exchange, request
 from tests.service.conftest import ROOT, await_answer, free_port, is_ready, serving
@@ -162,24 +164,6 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a table in Markdown."""
-    lines = [
-        "| photos | kind | at a time | who | photos/s | of floor | p50 ms | p95 ms | p99 ms | refused |",
-        "|---|---|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for each in rows:
-        times = [each.get(name) for name in ("p50_ms", "p95_ms", "p99_ms")]
-        cells = [f"{each['side']} px", each["kind"], each["concurrency"] or "", each["who"]]
-        cells += [
-            each["images_per_second"],
-            f"{each['over_floor']:.2f}",
-            *("" if t is None else f"{t:.1f}" for t in times),
-        ]
-        lines.append("| " + " | ".join(map(str, [*cells, sum(each.get("refused", {}).values())])) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Print a table and write the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -201,6 +185,11 @@ def main() -> None:
         for pixels in options.sides:
             for kind in ("single", "batch"):
                 rows += measure(sides, pixels, kind, options.rounds, options.seconds)
+        log = folder / "predictions.db"
+        with closing(sqlite3.connect(log)) as database:
+            logged = database.execute("SELECT COUNT(*) FROM predictions").fetchone()[0]
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        log_bytes = log.stat().st_size / logged
     report: dict[str, Any] = {
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -209,14 +198,13 @@ def main() -> None:
         "cores": os.cpu_count(),
         "targets": TARGETS,
         "ratios": ratios(rows),
+        "log_bytes_per_prediction": round(log_bytes),
         "rows": rows,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{table(rows)}\n")
-    for name, ratio in report["ratios"].items():
-        print(f"{name}: {ratio}" + (f" ({TARGETS[name]:g} is asked for)" if name in TARGETS else ""))
+    print(f"\n{tables.serving(report)}\n{tables.ratios(report)}")
 
 
 if __name__ == "__main__":

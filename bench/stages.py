@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import tables
 from bench.workspace import REPO, Workspace
 from stages import train as training
 from stages.common import sha256_file
@@ -32,7 +34,16 @@ from stages.sources import LAYOUT, from_archive, members
 
 SETS = ("train", "validation")
 STAGES = ("download", "preprocess", "train", "export", "evaluate")
+EPOCHS = 4  # of the trainings that are compared
 TARGETS = {"download_and_preprocess_seconds": 90, "data_share_of_step": 0.05}
+# Linux counts to a process's peak what its parent held when it began: so the parent must be a small one.
+_LAUNCHER = """
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+print(json.dumps({"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}))
+"""
 PACKAGES = ("numpy", "pillow", "scikit-learn", "timm", "torch")
 
 
@@ -52,19 +63,12 @@ def cut(archive: Path, out: Path, images: int) -> str:
     return sha256_file(digest)
 
 
-def measure(folder: Path, stage: str, archive: Path) -> dict[str, float]:
-    """Run a stage; return its seconds and peak memory in MB."""
-    environment = os.environ | {
-        "PYTHONPATH": str(REPO),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "CIFAKE_ARCHIVE": str(archive),
-    }
-    started = time.perf_counter()
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-m", f"stages.{stage}"], environment)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        sys.exit(f"error: stage {stage} failed")
-    return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(usage.ru_maxrss / 1024)}
+def measure(folder: Path, *command: str, **settings: str) -> dict[str, float]:
+    """Run a module in a workspace; return its seconds and peak memory in MB."""
+    environment = os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    whole = [sys.executable, "-c", _LAUNCHER, sys.executable, "-m", *command]
+    run = subprocess.run(whole, cwd=folder, env=environment | settings, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    return dict(json.loads(run.stdout.splitlines()[-1]))
 
 
 def data_share(folder: Path, params: dict[str, Any]) -> float:
@@ -90,6 +94,21 @@ def data_share(folder: Path, params: dict[str, Any]) -> float:
     return waited / whole
 
 
+def together(folder: Path, dataset: Path) -> list[dict[str, float]]:
+    """Train alone and as two processes of torchrun, on all cores either way; return seconds and accuracy of each."""
+    rows = []
+    for count in (1, 2):
+        space = Workspace(folder / f"processes-{count}", train={"epochs": EPOCHS})
+        (space.folder / "build").mkdir()
+        (space.folder / "build/dataset").symlink_to(dataset)
+        start = [] if count == 1 else ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
+        threads = max(1, (os.cpu_count() or 1) // count)
+        found = measure(space.folder, *start, "stages.train", OMP_NUM_THREADS=str(threads))
+        last = (space.folder / "reports/training.csv").read_text(encoding="utf-8").splitlines()[-1]
+        rows.append({"processes": count, "seconds": found["seconds"], "accuracy": round(float(last.split(",")[-1]), 4)})
+    return rows
+
+
 def main() -> None:
     """Print a table and write the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -97,20 +116,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000, 120_000])
     parser.add_argument("--report", type=Path, default=REPO / "reports" / "bench_stages.json")
     options = parser.parse_args()
-    archive = options.archive.resolve()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stages-") as name:
         for images in options.images:
             part = Path(name) / f"{images}.zip"
-            digest = cut(archive, part, images)
+            digest = cut(options.archive, part, images)
             space = Workspace(Path(name) / str(images), download={"sha256": digest}, train={"epochs": 1})
             (space.folder / "data").mkdir()
-            os.chdir(space.folder)
             for stage in STAGES[: 2 if images > 100_000 else None]:
-                rows.append({"images": images, "stage": stage} | measure(space.folder, stage, part))
+                found = measure(space.folder, f"stages.{stage}", CIFAKE_ARCHIVE=str(part))
+                rows.append({"images": images, "stage": stage} | found)
                 print(json.dumps(rows[-1]), flush=True)
         middle = sorted(options.images)[len(options.images) // 2 - 1]
         share = data_share(Path(name) / str(middle), space.params["train"])
+        processes = together(Path(name), Path(name) / str(middle) / "build/dataset")
     last = max(options.images)
     figures = {
         "download_and_preprocess_seconds": sum(row["seconds"] for row in rows[-2:]),
@@ -122,15 +141,11 @@ def main() -> None:
         "targets": TARGETS,
         "figures": figures,
         "rows": rows,
+        "processes": {"images": middle, "epochs": EPOCHS, "rows": processes},
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
     }
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print("\n| stage | " + " | ".join(f"{images:,} images" for images in options.images) + " |")
-    print("|---|" + "---:|" * len(options.images))
-    for stage in STAGES:
-        found = {row["images"]: f"{row['seconds']} s, {row['peak_mb']} MB" for row in rows if row["stage"] == stage}
-        print(f"| {stage} | " + " | ".join(found.get(images, "") for images in options.images) + " |")
-    print(json.dumps(figures, indent=2))
+    print(f"\n{tables.stages(report)}\n{tables.processes(report)}\n{json.dumps(figures, indent=2)}")
 
 
 if __name__ == "__main__":

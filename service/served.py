@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 CARD = "card.json"  # the release's, beside the model file
+_ALONE_CORES = 4  # at most: for a small network more of them wait for each other
 _SETTLED = 1.0  # seconds that a new file must have been left alone
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -25,11 +27,13 @@ class Model:
     """A loaded model file.
 
     Attributes:
-        detector: the model.
+        detector: the model, on one core: what answers under load, where each core has a worker.
+        alone: the same on several cores, bit for bit: what answers a request that finds its worker idle.
         sha256: of its file.
     """
 
     detector: Detector
+    alone: Detector
     sha256: str
 
 
@@ -105,9 +109,11 @@ def load(settings: Settings) -> Model:
     Raises:
         ModelError: it cannot be used.
     """
-    path = settings.model_path
-    detector = Detector(path, alpha=settings.alpha, ai_prior=settings.ai_prior)
-    return Model(detector, digest(path))
+    path, cores = settings.model_path, min(_ALONE_CORES, os.cpu_count() or 1)
+    detector, alone = (
+        Detector(path, alpha=settings.alpha, ai_prior=settings.ai_prior, threads=threads) for threads in (1, cores)
+    )
+    return Model(detector, alone, digest(path))
 
 
 def digest(path: Path) -> str:

@@ -34,8 +34,8 @@ app = create_app(settings)
     # BentoML's own request metrics keep a time series for every path that any client ever asks for, without
     # bound; ours count the same by a fixed set of paths, and `/metrics` is a route of the application.
     metrics={"enabled": False},
-    # Nothing collects spans unless an operator configures BentoML's tracing, but making them takes a fifth of the time
-    # that a request costs beside the model.
+    # Nothing collects spans unless an operator configures BentoML's tracing, but making them costs more than any other
+    # layer around the model.
     tracing={} if _CONFIGURED & os.environ.keys() else {"excluded_urls": ".*"},
     runner_probe={"enabled": False},  # predictions do not need the drift monitor, so readiness does not either
 )

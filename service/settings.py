@@ -145,7 +145,7 @@ class Settings(BaseSettings):
 
     threads: int = Field(default=1, ge=1, description="requests whose photos one worker decodes and scores at a time")
     max_images_in_flight: int = Field(
-        default=128, ge=1, description="photos that one worker has in hand or waiting; beyond it 503"
+        default=1024, ge=1, description="photos that one worker has in hand or waiting; beyond it 503"
     )
     queue_seconds: float = Field(default=10, gt=0, le=20, description="longest wait of a request's photos; then 503")
     max_buffered_bytes: int = Field(

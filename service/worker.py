@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.admission import Slots
+from service.detector import Detector
 from service.errors import ApiError
 from service.prediction_log import PredictionLog
 from service.served import Model, Served
@@ -45,6 +46,15 @@ class Worker:
         if (model := self.served.model) is None:
             raise ApiError(503, "model_not_loaded", NOT_LOADED)
         return model
+
+    def detector(self) -> Detector:
+        """Return what a request that is here now shall be scored by.
+
+        Raises:
+            ApiError: 503, there is no model.
+        """
+        model = self.loaded()
+        return model.alone if self.slots.idle else model.detector
 
 
 def start_worker(settings: Settings) -> Worker:

@@ -72,8 +72,10 @@ def survey(source: str, column: str, part_photos: int) -> pa.Table:
         raise StageError(f"{source} cannot be listed: {' '.join(str(error).split())}") from error
     tables = [each for each in found if each.endswith(".parquet")]
     photos = [each for each in found if each.lower().endswith(PHOTOS)]
-    if tables:
-        return _row_groups(fs, tables, column)
+    if tables and photos:
+        raise StageError(f"{source} holds Parquet files and photos: name one kind, such as '{source}/*.parquet'")
+    if tables and (groups := _row_groups(fs, tables, column)).num_rows:
+        return groups
     if not photos:
         raise StageError(f"{source} holds no .parquet, {', '.join(PHOTOS)}: name a folder, glob or bucket with some")
     part = [place // part_photos for place in range(len(photos))]
@@ -105,9 +107,9 @@ def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -
         if column not in names:
             raise StageError(f"{path} has no column '{column}', but {', '.join(names)}: name it with --column")
         for group in range(metadata.num_row_groups):
-            values = (len(rows["part"]), path, group, metadata.row_group(group).num_rows)
-            for name, value in zip(SCHEMA.names, values, strict=True):
-                rows[name].append(value)
+            if photos := metadata.row_group(group).num_rows:
+                for name, value in zip(SCHEMA.names, (len(rows["part"]), path, group, photos), strict=True):
+                    rows[name].append(value)
     return pa.table(rows, schema=SCHEMA)
 
 

@@ -117,15 +117,21 @@ def _run(out: str, parts: list[int], workers: int, address: str | None) -> Itera
         items = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
         pool = data.ActorPoolStrategy(size=min(workers, len(parts)))
         scored = items.map_batches(Scorer, fn_constructor_args=(out,), batch_size=1, num_cpus=1, compute=pool)
-        for row in scored.iter_rows():
-            yield int(row["photos"])
+        try:
+            for row in scored.iter_rows():
+                yield int(row["photos"])
+        except Exception as error:  # Ray's own classes around whatever a worker met: a full disk, a store's refusal
+            reason = str(error).strip().splitlines()[-1]
+            raise StageError(f"a worker failed: {reason[:500]}; mend that and start again: it goes on") from error
 
 
 @contextmanager
 def _ray(workers: int, address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell the internet of itself
-    import ray.data
-
+    try:
+        import ray.data
+    except ImportError as error:
+        raise StageError("Ray is not installed: pip install -e '.[bulk]' -c constraints.txt") from error
     if not address:  # it complains of how Ray Data starts its own actors
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 128 * 2**20}

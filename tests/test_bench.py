@@ -74,3 +74,31 @@ def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
     bench("own_photos").unpack(tmp_path / "photos.tar", tmp_path / "data")
     found = sorted(path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.jpg"))
     assert found == ["ai_generated/b.jpg", "real/a.jpg"]
+
+
+def test_pages_have_the_figures_that_the_benches_wrote(bench) -> None:
+    tables = bench("tables")
+    for page in tables.PAGES:
+        written = page.read_text(encoding="utf-8")
+        assert tables.BLOCK.search(written)
+        assert tables.with_tables(written) == written, "run 'python bench/tables.py'"
+        for name in re.findall(r"\]\((?!https?:)([^)#]+)", written):
+            assert (page.parent / name).exists(), name
+
+
+def test_a_killed_catalogue_was_measured_whole() -> None:
+    kill = json.loads((REPO / "reports/bench_bulk.json").read_text(encoding="utf-8"))["kill"]
+    assert kill["rows"] == kill["undisturbed_rows"] == 100_000
+    assert kill["checksum"] == kill["undisturbed_checksum"]
+
+
+@pytest.mark.slow
+def test_the_floor_and_the_rival_are_real(tmp_path: Path) -> None:
+    """One short round of bench/serving.py: all sides answer, and the report has what is asked for."""
+    command = [sys.executable, "bench/serving.py", "--rounds", "1", "--seconds", "0.5", "--sides", "32"]
+    subprocess.run([*command, "--report", tmp_path / "report.json"], cwd=REPO, check=True, capture_output=True)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert {row["who"] for row in report["rows"]} == {"floor", "ours", "plain", "tuned"}
+    assert all(row["images_per_second"] > 0 for row in report["rows"])
+    assert all(row["answers"] > 0 and not row["refused"] for row in report["rows"] if row["who"] != "floor")
+    assert set(report["targets"]) < set(report["ratios"])

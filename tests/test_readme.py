@@ -51,6 +51,13 @@ def test_the_page_is_as_fast_as_the_readme_says() -> None:
     assert f"it takes {measured['page_over_api']:.0f} times the API's own answer" in readme
 
 
+def test_the_service_is_as_fast_as_the_readme_says() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    measured = json.loads((REPO / "reports/bench_serving.json").read_text(encoding="utf-8"))["ratios"]
+    single, batch = measured["single_over_floor"], measured["batch_over_floor"]
+    assert f"it answers at {single:.0%} of the speed of a bare loop around the model, batches at {batch:.0%}" in readme
+
+
 def test_the_released_files_fit_together() -> None:
     """One release: the card, the file it describes, the checkpoint that file was exported from."""
     card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))

@@ -35,8 +35,8 @@ router = APIRouter(
 @router.post("/predict")
 async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
-    loaded = worker.loaded()
-    answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, loaded.detector, worker))
+    detector = worker.detector()
+    answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, detector, worker))
     request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
     return answer
 
@@ -44,10 +44,10 @@ async def predict(request: Request, worker: WorkerOf, request_id: RequestId, dat
 @router.post("/predict/explain")
 async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
-    loaded = worker.loaded()
+    detector = worker.detector()
 
     def work() -> schemas.ExplainResponse:
-        answer, image, heatmap = predict_one(data, request_id, loaded.detector, worker)
+        answer, image, heatmap = predict_one(data, request_id, detector, worker)
         picture = base64.b64encode(overlay(image, heatmap)).decode()
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
@@ -64,11 +64,11 @@ async def predict_batch(
     files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
-    loaded = worker.loaded()
+    detector = worker.detector()
     most = worker.settings.max_batch_images
     if len(files) > most:
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
     batch = [(clean_name(file.filename), await file.read()) for file in files]
-    answer = await worker.slots.run(lambda: predict_many(batch, request_id, loaded.detector, worker), weight=len(batch))
+    answer = await worker.slots.run(lambda: predict_many(batch, request_id, detector, worker), weight=len(batch))
     request.state.log |= {"photos": answer.total, "failed": answer.failed}
     return answer

@@ -1,10 +1,12 @@
 """The model file: what it says of itself, what it gives, and what is refused."""
 
+import asyncio
 import copy
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ import pytest
 
 from service.card import ModelError, read_card
 from service.detector import Detector
+from service.served import load
+from service.settings import Settings
+from service.worker import start_worker
 from tests.service import tiny_model
 from tests.service.conftest import ROOT
 
@@ -88,6 +93,31 @@ def test_scores_do_not_depend_on_the_batch(tiny: Path) -> None:
     assert together.heatmap.mean((1, 2)) + detector.card["head_bias"] == pytest.approx(logit, abs=1e-4)
 
 
+def test_a_request_alone_is_scored_on_more_cores_to_the_same_bits() -> None:
+    model = load(Settings())
+    photos = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    for size in (1, 2, 20, 40):
+        one, several = model.detector.score(photos[:size]), model.alone.score(photos[:size])
+        for name in ("probability", "embedding", "heatmap", "distance"):
+            assert np.array_equal(getattr(one, name), getattr(several, name)), name
+
+
+def test_the_first_request_gets_more_cores_and_those_beside_it_one(tmp_path: Path) -> None:
+    async def ask() -> None:
+        worker = start_worker(Settings(log_url=f"sqlite:///{tmp_path / 'log.db'}"))
+        model, release = worker.loaded(), threading.Event()
+        assert worker.detector() is model.alone
+        first = asyncio.create_task(worker.slots.run(release.wait))
+        await asyncio.sleep(0)
+        assert worker.detector() is model.detector
+        release.set()
+        await first
+        assert worker.detector() is model.alone
+        worker.log.close()
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("shape", [(0, 32, 32, 3), (1, 32, 31, 3), (32, 32, 3)])
 def test_wrong_photos_are_refused(tiny: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="photos must be"):
@@ -107,6 +137,9 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 import service.service
 from service.detector import Detector
+from service.served import load
+from service.settings import Settings
+from service.worker import start_worker
 Detector(sys.argv[1])
 assert not blocked & set(sys.modules), blocked & set(sys.modules)
 assert "scipy" not in sys.modules, "scipy makes the start slow"

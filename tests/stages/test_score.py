@@ -155,9 +155,12 @@ def test_a_run_goes_on_only_with_the_same(photos: Path, model: Path, tmp_path: P
 
 def test_refusals_say_what_to_do(photos: Path, model: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"picture": [b""]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1, not really")
     for source, message in {
         str(tmp_path / "nothing"): "does not exist",
+        str(tmp_path / "none.parquet"): "holds no",
+        str(tmp_path): "Parquet files and photos",
         str(tmp_path / "*.tiff"): "holds no",
         str(tmp_path / "a.parquet"): "no column 'image', but picture: name it with --column",
         str(tmp_path / "b.parquet"): "no readable Parquet file",
