@@ -11,6 +11,8 @@ import io
 import json
 import logging
 import os
+import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +27,10 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from service.card import ModelError
+from service.detector import Detector
 from stages.catalogue import survey
 from stages.common import StageError, only_one, run_stage
-from stages.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_detector, load_job, part_name, write
+from stages.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, write
 
 LOCK, DONE = "_lock", "_done.json"
 
@@ -50,7 +53,7 @@ def plan(source: str, out: str, model: Path, *, column: str, part_photos: int, a
     fs, folder = url_to_fs(out)
     try:
         data = model.read_bytes()
-        load_detector(data, alpha, ai_prior)
+        Detector(model, alpha=alpha, ai_prior=ai_prior)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
@@ -134,6 +137,11 @@ def _ray(workers: int, address: str | None) -> Iterator[Any]:
         raise StageError("Ray is not installed: pip install -e '.[bulk]' -c constraints.txt") from error
     if not address:  # it complains of how Ray Data starts its own actors
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if address and (found := re.fullmatch(r"(?:ray://)?([^/:]+|\[[^/]+\]):(\d+)", address)):
+        try:  # Ray itself would try for minutes
+            socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise StageError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
     here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 128 * 2**20}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))

@@ -66,20 +66,11 @@ def load_job(out: str) -> Job:
     fs, folder = url_to_fs(out)
     plan = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
     parts = pq.read_table(io.BytesIO(fs.cat_file(f"{folder}/{PARTS}")))
-    detector = load_detector(fs.cat_file(f"{folder}/{MODEL}"), plan["alpha"], plan["ai_prior"])
+    with tempfile.TemporaryDirectory() as temporary:
+        model = Path(temporary) / "detector.onnx"
+        model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
+        detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     return Job(out, Catalogue(plan["source"], plan["column"], parts), detector)
-
-
-def load_detector(model: bytes, alpha: float, ai_prior: float) -> Detector:
-    """Load a model file's bytes, for one core.
-
-    Raises:
-        ModelError: it is none, or has no threshold for `alpha`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "detector.onnx"
-        path.write_bytes(model)
-        return Detector(path, alpha=alpha, ai_prior=ai_prior)
 
 
 def part_name(part: int) -> str:

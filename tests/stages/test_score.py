@@ -16,9 +16,10 @@ import pytest
 
 from stages.catalogue import survey
 from stages.common import StageError
-from stages.score import plan
+from stages.score import plan, score
 from stages.scorer import Scorer, part_name
 from tests.service import tiny_model
+from tests.service.conftest import free_port
 from tests.service.photos import BAD, GOOD, encode, photo
 
 REPO = Path(__file__).resolve().parents[2]
@@ -168,8 +169,15 @@ def test_refusals_say_what_to_do(photos: Path, model: Path, tmp_path: Path) -> N
     }.items():
         with pytest.raises(StageError, match=message):
             survey(source, "image", 10)
-    with pytest.raises(StageError, match=r"ALPHA=0\.3 is not calibrated"):
+    with pytest.raises(StageError, match=rf"{model}: ALPHA=0\.3 is not calibrated"):
         settled(str(photos), str(tmp_path / "out"), model, alpha=0.3)
     with pytest.raises(StageError, match="nowhere"):
         settled(str(photos), str(tmp_path / "out"), tmp_path / "nowhere.onnx")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(photos: Path, model: Path, tmp_path: Path) -> None:
+    job = plan(str(photos), str(tmp_path / "out"), model, column="image", part_photos=7, alpha=0.01, ai_prior=0.5)
+    for address in (f"127.0.0.1:{free_port()}", f"ray://localhost:{free_port()}"):
+        with pytest.raises(StageError, match=f"no Ray cluster answers at {address}: Connection refused"):
+            score(job, 1, address)
