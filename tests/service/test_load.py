@@ -224,12 +224,13 @@ def test_killed_workers_take_no_answered_prediction_and_no_metric_with_them(tmp_
 
         def ask() -> None:
             while not stop.is_set():
+                asked = time.time()  # before the kill, whenever this thread gets to read the answer
                 try:
                     answer = predict(server)
                 except httpx.TransportError:
                     continue  # it was in the hands of the worker that died
                 assert answer.status_code == 200
-                answered[answer.json()["request_id"]] = time.time()
+                answered[answer.json()["request_id"]] = asked
 
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(ask) for _ in range(4)]
