@@ -53,7 +53,7 @@ def bulk(report: Report) -> str:
 
 
 def stages(report: Report) -> str:
-    """Return time and peak memory of each stage and size of bench/stages.py."""
+    """Return time and peak memory of each stage and size of bench/pipeline.py."""
     sizes = list(dict.fromkeys(row["images"] for row in report["rows"]))
     found: dict[str, dict[int, str]] = {}
     for row in report["rows"]:
@@ -63,7 +63,7 @@ def stages(report: Report) -> str:
 
 
 def processes(report: Report) -> str:
-    """Return the trainings of bench/stages.py, alone and shared."""
+    """Return the trainings of bench/pipeline.py, alone and shared."""
     rows = report["processes"]["rows"]
     return _table(
         ["processes", "seconds", "validation accuracy"], [[r["processes"], r["seconds"], r["accuracy"]] for r in rows]

@@ -28,6 +28,11 @@ def bench(monkeypatch: pytest.MonkeyPatch):
     return load
 
 
+def test_no_script_hides_a_package() -> None:
+    scripts = {path.stem for path in (REPO / "bench").glob("*.py")}  # first on the path of each of them
+    assert scripts.isdisjoint(sys.stdlib_module_names | {"bench", "ops", "service", "stages", "tests", "ui"})
+
+
 @pytest.mark.slow
 def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: Path) -> None:
     command = [sys.executable, "bench/rescore.py", shared_dir / "data/cifake.tar.xz"]

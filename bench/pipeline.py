@@ -1,6 +1,6 @@
 """Time and peak memory of the pipeline's stages as the data grow, and how long a training step waits for its photos.
 
-python bench/stages.py CIFAKE.tar.xz [--images 1000 10000 100000 120000] [--report reports/bench_stages.json]
+python bench/pipeline.py CIFAKE.tar.xz [--images 1000 10000 100000 120000] [--report reports/bench_pipeline.json]
 
 Each stage runs as `dvc repro` runs it, in a folder of its own, on the first images of the archive; `train` for one
 epoch. With more images than 100,000 only download and preprocess run. Release never runs: it reads test.
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000, 120_000])
-    parser.add_argument("--report", type=Path, default=REPO / "reports" / "bench_stages.json")
+    parser.add_argument("--report", type=Path, default=REPO / "reports" / "bench_pipeline.json")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="stages-") as name:
