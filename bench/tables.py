@@ -87,6 +87,23 @@ def int8(report: Report) -> str:
     return _table(["file", "MB", "ms a photo", "ms a photo in a batch of 20", "accuracy on validation"], rows)
 
 
+def backbones(report: Report) -> str:
+    """Return the networks of bench/backbones.py, the fastest first."""
+    rows = [
+        [r["name"], f"{r['parameters'] / 1e6:.1f}M", f"{r['milliseconds']:.1f}", f"{r['times_released']:.2f}",
+         f"{r['accuracy']:.4f}", f"{r['auc']:.4f}", "yes" if r["on_front"] else ""]
+        for r in sorted(report["backbones"], key=lambda row: row["milliseconds"])
+    ]  # fmt: skip
+    head = ["network", "parameters", "ms a photo", "times the released", "accuracy", "AUC", "beaten by none"]
+    return _table(head, rows)
+
+
+def epochs(report: Report) -> str:
+    """Return what longer trainings of the released network reach."""
+    rows = [[r["epochs"], r["minutes"], f"{r['accuracy']:.4f}", f"{r['auc']:.4f}"] for r in report["epochs"]]
+    return _table(["epochs", "minutes", "accuracy", "AUC"], rows)
+
+
 # The arithmetic of docs/SCALING.md; these three are assumptions, everything else is measured.
 WANTED = 1000  # photos a second
 USED = 0.6  # of a core, on average: the rest is for peaks and for a replica that is gone
@@ -127,7 +144,8 @@ def backlog(report: Report) -> str:
 
 
 TABLES: dict[str, Callable[[Report], str]] = {
-    each.__name__: each for each in (ratios, serving, bulk, stages, processes, draft, int8, online, logged, backlog)
+    each.__name__: each
+    for each in (ratios, serving, bulk, stages, processes, draft, int8, backbones, epochs, online, logged, backlog)
 }
 
 

@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,8 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+import yaml
+from dvc.utils.hydra import apply_overrides
 
 from stages.download import RAW
+from stages.model import build
+from stages.train import TrainParams
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -107,3 +113,26 @@ def test_the_floor_and_the_rival_are_real(tmp_path: Path) -> None:
     assert all(row["images_per_second"] > 0 for row in report["rows"])
     assert all(row["answers"] > 0 and not row["refused"] for row in report["rows"] if row["who"] != "floor")
     assert set(report["targets"]) < set(report["ratios"])
+
+
+def test_backbones_are_other_networks_of_the_same_recipe(bench, tmp_path: Path) -> None:
+    backbones = bench("backbones")
+    recipe = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["train"]
+    shapes = set()
+    for network in backbones.NETWORKS:
+        params = tmp_path / f"{network.name}.yaml"
+        shutil.copy(REPO / "params.yaml", params)
+        apply_overrides(str(params), [*network.settings, *backbones.QUICK])
+        train = yaml.safe_load(params.read_text(encoding="utf-8"))["train"]
+        changed = {name for name in recipe if train[name] != recipe[name]}
+        assert changed <= {"backbone", "backbone_args", "stem"}
+        model = build(TrainParams.model_validate(train).model_dump() | {"image_size": 32})
+        shapes.add(tuple(model.features(torch.zeros(2, 3, 32, 32)).shape))
+        assert model.features(torch.zeros(2, 3, 32, 32)).shape[-1] > 1  # the stem keeps resolution
+    assert len(shapes) == len(backbones.NETWORKS)
+
+
+def test_the_front_holds_those_that_no_other_network_beats(bench) -> None:
+    points = {"slow": (9, 0.9), "best": (5, 0.95), "worse": (6, 0.95), "fast": (1, 0.8), "poor": (2, 0.7)}
+    rows = [{"name": n, "milliseconds": ms, "accuracy": accuracy} for n, (ms, accuracy) in points.items()]
+    assert bench("backbones").front(rows) == ["fast", "best"]
