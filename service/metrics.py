@@ -52,6 +52,7 @@ PROBABILITY = Histogram(
     "aidetect_prediction_probability", "P(AI-generated) answered", buckets=[i / 10 for i in range(1, 11)]
 )
 DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain"])
+CREDENTIALS = Counter("aidetect_credentials", "Photos by what their Content Credentials come to", ["status"])
 BATCH_SIZE = Histogram("aidetect_batch_size", "Photos in a batch", buckets=(1, 2, 5, 10, 15, 20))
 INVALID = Counter("aidetect_image_validation_errors", "Photos refused", ["error_type"])
 IMAGE_SIZE = Histogram("aidetect_image_size_bytes", "Size of the photo files", buckets=[1000 * 4**i for i in range(8)])

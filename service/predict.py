@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from service import images, metrics, schemas
+from service.credentials import Credential
 from service.detector import Detector, Scores
 from service.images import ImageError
 from service.jpeg import jpeg_quality
@@ -26,17 +28,19 @@ class Photo:
         height: likewise.
         pixels: uint8 [H, W, 3], as the model takes it.
         jpeg_quality: of the file, 1 to 100; 0: no JPEG.
-        ai_markers: what the file says about its making.
+        credential: what its Content Credentials come to; None: it has none.
+        ai_markers: what the file says about its making, unsigned.
     """
 
     width: int
     height: int
     pixels: images.Uint8
     jpeg_quality: int
+    credential: Credential | None
     ai_markers: list[str]
 
 
-def prepare(data: bytes, detector: Detector, settings: Settings) -> tuple[Photo, Image.Image]:
+def prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Photo, Image.Image]:
     """Decode one file.
 
     Returns:
@@ -47,14 +51,16 @@ def prepare(data: bytes, detector: Detector, settings: Settings) -> tuple[Photo,
         ImageError: whatever is wrong with the file.
     """
     try:
-        image = _decode(data, settings)
+        image = _decode(data, worker.settings)
     except ImageError as error:
         metrics.INVALID.labels(error.error_type).inc()
         metrics.PREDICTIONS.labels("error", "none", "none").inc()
         raise
     metrics.IMAGE_SIZE.observe(len(data))
     pixels = images.resize(image, detector.height, detector.width)
-    return Photo(image.width, image.height, pixels, jpeg_quality(data), ai_markers(data)), image
+    credential = worker.credentials.read(data)
+    metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
+    return Photo(image.width, image.height, pixels, jpeg_quality(data), credential, ai_markers(data)), image
 
 
 def score(
@@ -93,6 +99,7 @@ def score(
                 "width": photo.width,
                 "height": photo.height,
                 "jpeg_quality": photo.jpeg_quality,
+                "credential": photo.credential.status if photo.credential else None,
             }
             for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
         ]
@@ -112,7 +119,7 @@ def predict_one(
         ImageError: whatever is wrong with the file.
     """
     with metrics.LATENCY.time():
-        photo, image = prepare(data, detector, worker.settings)
+        photo, image = prepare(data, detector, worker)
         verdicts, scores = score([photo], [request_id], detector, worker.log)
     answer = schemas.PredictResponse(
         **verdicts[0].model_dump(),
@@ -136,7 +143,7 @@ def predict_many(
             item = schemas.BatchItem(filename=name, request_id=f"{request_id}:{place}")
             items.append(item)
             try:
-                good.append((item, prepare(data, detector, worker.settings)[0]))
+                good.append((item, prepare(data, detector, worker)[0]))
             except ImageError as error:
                 item.error, item.error_type = error.message, error.error_type
         if good:
@@ -164,20 +171,30 @@ def _decode(data: bytes, settings: Settings) -> Image.Image:
 
 
 def _verdict(photo: Photo, scores: Scores, row: int, detector: Detector) -> schemas.Verdict:
-    judged = judge(detector, scores, row, photo.width, photo.height)
+    judged = judge(detector, scores, row, width=photo.width, height=photo.height, credential=photo.credential)
     verdict = schemas.Verdict(
         prediction=judged.prediction,
         probability=judged.probability,
         confidence=judged.confidence,
         decision=judged.decision,
+        decided_by=judged.decided_by,
         in_domain=judged.domain.inside,
         domain=schemas.Domain(embedding=judged.domain.embedding, geometry=judged.domain.geometry),
-        provenance=schemas.Provenance(c2pa=None, ai_markers=photo.ai_markers),
+        provenance=_provenance(photo),
     )
     metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
     metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()
     metrics.PROBABILITY.observe(verdict.probability)
     return verdict
+
+
+def _provenance(photo: Photo) -> schemas.Provenance:
+    found = photo.credential
+    trust: Literal["verified", "claimed", "none"] = "claimed" if photo.ai_markers or found else "none"
+    if found is not None and found.status == "valid":
+        trust = "verified"
+    c2pa = schemas.Credential.model_validate(found, from_attributes=True) if found else None
+    return schemas.Provenance(c2pa=c2pa, ai_markers=photo.ai_markers, trust=trust)
 
 
 def clean_name(name: str | None) -> str:

@@ -31,12 +31,34 @@ class Domain(Schema):
     geometry: bool = Field(description="its width and height are among the training photos' sizes")
 
 
+class Credential(Schema):
+    """What a file's C2PA Content Credentials come to; nothing is fetched to verify them."""
+
+    status: Literal["valid", "untrusted", "invalid"] = Field(
+        description="valid: whole, of this very picture, signed by one of C2PA_TRUST_ANCHORS; untrusted: whole, but "
+        "anybody may have signed it; invalid: changed after it was signed, expired or damaged"
+    )
+    declares: list[str] = Field(description="IPTC digital source types", examples=[["trainedAlgorithmicMedia"]])
+    generator: str | None = Field(description="the program that wrote the claim, by its own words")
+    signer: str | None = Field(description="whose certificate signed it")
+    problems: list[str] = Field(
+        description="C2PA validation codes; none if valid", examples=[["assertion.dataHash.mismatch"]]
+    )
+
+
 class Provenance(Schema):
     """What the file says about its own making; never mixed into the probability."""
 
-    c2pa: dict[str, Any] | None = Field(default=None, description="C2PA Content Credentials; null: not checked")
+    c2pa: Credential | None = Field(
+        default=None, description="C2PA Content Credentials; null: the file has none, which proves nothing"
+    )
     ai_markers: list[str] = Field(
         default=[], description="traces left by generators in PNG text, EXIF and XMP; none proves nothing"
+    )
+    trust: Literal["verified", "claimed", "none"] = Field(
+        default="none",
+        description="how far this can be trusted; verified: c2pa is valid; claimed: anyone can have written it; "
+        "none: the file says nothing",
     )
 
 
@@ -48,6 +70,10 @@ class Verdict(Schema):
     confidence: Confidence = Field(description="from the probability's distance to 0.5: above 0.3, below 0.2")
     decision: Decision = Field(
         description="flag: few real photos get here; clear: few AI images get here; review: everything else"
+    )
+    decided_by: Literal["pixels", "credential"] = Field(
+        description="credential: a valid Content Credential declares AI, which turned the pixels' decision to flag "
+        "(all of the photo) or from clear to review (parts of it)"
     )
     in_domain: bool = Field(description="false: the model knows no such photos, and no promise holds")
     domain: Domain
@@ -79,6 +105,7 @@ class BatchItem(Schema):
     probability: float | None = Field(default=None, ge=0, le=1)
     confidence: Confidence | None = None
     decision: Decision | None = None
+    decided_by: Literal["pixels", "credential"] | None = None
     in_domain: bool | None = None
     domain: Domain | None = None
     provenance: Provenance | None = None

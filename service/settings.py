@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api_keys import ApiKey, parse_keys
+from service.credentials import CredentialReader
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, or of the Bento's source
 
@@ -92,6 +93,11 @@ class Settings(BaseSettings):
     model_path: Path = Field(default=ROOT / "models" / "detector.onnx", description="the model file")
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
+
+    c2pa_trust_anchors: Path | None = Field(
+        default=None,
+        description="PEM file of the certificates whose Content Credentials are believed, such as the C2PA trust list",
+    )
 
     log_url: Annotated[str, AfterValidator(_database)] = Field(
         default=f"sqlite:///{ROOT / 'build' / 'predictions.db'}",
@@ -181,6 +187,19 @@ class Settings(BaseSettings):
             entries += [text for line in lines if (text := line.partition("#")[0].strip())]
         return parse_keys(entries)
 
+    def trust_anchors(self) -> str:
+        """Return the certificates whose Content Credentials are believed, PEM; none by default.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        if self.c2pa_trust_anchors is None:
+            return ""
+        try:
+            return self.c2pa_trust_anchors.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"it cannot be read: {error}") from None
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.require_auth and not self.accepted_keys():
@@ -189,6 +208,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "MONITOR needs Evidently: pip install 'ai-product-photo-detector[monitor]', or MONITOR=off"
             )
+        try:
+            CredentialReader(self.trust_anchors())
+        except ValueError as error:
+            raise ValueError(f"C2PA_TRUST_ANCHORS={self.c2pa_trust_anchors}: {error}") from None
         if self.monitored():
             _folder(self.drift_url)
         if self.api_keys_file is not None and not self.accepted_keys():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.admission import Slots
+from service.credentials import CredentialReader
 from service.detector import Detector
 from service.errors import ApiError
 from service.prediction_log import PredictionLog
@@ -23,6 +24,7 @@ class Worker:
         settings: as read from the environment.
         served: the model, which may be replaced while requests go on.
         log: the prediction log.
+        credentials: knows whose Content Credentials are trusted.
         slots: where photos are decoded and scored.
         log_slot: where the prediction log is asked.
         side_slot: for all other work that must not hold up the event loop.
@@ -32,6 +34,7 @@ class Worker:
     settings: Settings
     served: Served
     log: PredictionLog
+    credentials: CredentialReader
     slots: Slots
     log_slot: Slots
     side_slot: Slots
@@ -66,6 +69,7 @@ def start_worker(settings: Settings) -> Worker:
         settings=settings,
         served=Served(settings),
         log=log,
+        credentials=CredentialReader(settings.trust_anchors()),
         slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
         log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
         side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),

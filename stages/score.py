@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from service.card import ModelError
+from service.credentials import CredentialReader
 from service.detector import Detector
 from stages.catalogue import survey
 from stages.common import StageError, only_one, run_stage
@@ -35,7 +36,17 @@ from stages.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, 
 LOCK, DONE = "_lock", "_done.json"
 
 
-def plan(source: str, out: str, model: Path, *, column: str, part_photos: int, alpha: float, ai_prior: float) -> Job:
+def plan(
+    source: str,
+    out: str,
+    model: Path,
+    *,
+    column: str,
+    part_photos: int,
+    alpha: float,
+    ai_prior: float,
+    trust_anchors: str = "",
+) -> Job:
     """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
 
     Args:
@@ -46,18 +57,21 @@ def plan(source: str, out: str, model: Path, *, column: str, part_photos: int, a
         part_photos: files in a part.
         alpha: as the service's ALPHA.
         ai_prior: as the service's AI_PRIOR.
+        trust_anchors: what is in the file of the service's C2PA_TRUST_ANCHORS, PEM; none: no credential is believed.
 
     Raises:
-        StageError: `out` holds something else, there is no photo, or the model cannot be loaded.
+        StageError: `out` holds something else, there is no photo, or the model or the anchors cannot be loaded.
     """
     fs, folder = url_to_fs(out)
     try:
         data = model.read_bytes()
         Detector(model, alpha=alpha, ai_prior=ai_prior)
+        CredentialReader(trust_anchors)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     facts = {"source": source, "column": column, "model_sha256": digest, "alpha": alpha, "ai_prior": ai_prior}
+    facts["trust_anchors"] = trust_anchors
     there = _names(out) - {LOCK}
     if PLAN in there:
         found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
@@ -177,14 +191,19 @@ def main() -> None:
     parser.add_argument("--part-photos", type=int, default=1000, help="files that are scored and written together")
     parser.add_argument("--alpha", type=float, default=0.01, help="share of real photos that may be flagged")
     parser.add_argument("--ai-prior", type=float, default=0.5, help="share of AI images that probabilities assume")
+    parser.add_argument("--trust-anchors", type=Path, help="PEM file of those whose Content Credentials are believed")
     options = parser.parse_args()
+    try:
+        anchors = options.trust_anchors.read_text(encoding="ascii") if options.trust_anchors else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(f"--trust-anchors {options.trust_anchors} cannot be read: {error}") from error
     if options.workers < 1 or options.part_photos < 1:
         parser.error("--workers and --part-photos must be 1 or more")
     source, out = map(_absolute, (options.source, options.out))
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
             source, out, options.model, column=options.column, part_photos=options.part_photos,
-            alpha=options.alpha, ai_prior=options.ai_prior,
+            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
         )  # fmt: skip
         print(json.dumps(score(job, options.workers, options.address), indent=2))
 

@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from service import images
+from service.credentials import Credential, CredentialReader
 from service.detector import Detector
 from service.images import ImageError
 from service.judgement import judge
@@ -29,9 +30,12 @@ SCHEMA = pa.schema(
         ("prediction", pa.string()),
         ("confidence", pa.string()),
         ("decision", pa.string()),
+        ("decided_by", pa.string()),
         ("in_domain", pa.bool_()),
         ("domain_embedding", pa.bool_()),
         ("domain_geometry", pa.bool_()),
+        ("c2pa_status", pa.string()),
+        ("c2pa_declares", pa.list_(pa.string())),
         ("ai_markers", pa.list_(pa.string())),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -54,11 +58,13 @@ class Job:
         out: a folder or a bucket's prefix (any URL of fsspec).
         catalogue: what to score.
         detector: the model, on one core.
+        credentials: knows whose Content Credentials are trusted.
     """
 
     out: str
     catalogue: Catalogue
     detector: Detector
+    credentials: CredentialReader
 
 
 def load_job(out: str) -> Job:
@@ -70,7 +76,8 @@ def load_job(out: str) -> Job:
         model = Path(temporary) / "detector.onnx"
         model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
         detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
-    return Job(out, Catalogue(plan["source"], plan["column"], parts), detector)
+    catalogue = Catalogue(plan["source"], plan["column"], parts)
+    return Job(out, catalogue, detector, CredentialReader(plan["trust_anchors"]))
 
 
 def part_name(part: int) -> str:
@@ -99,7 +106,7 @@ class Scorer:
 
     def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        good: list[dict[str, Any]] = []
+        good: list[tuple[dict[str, Any], Credential | None]] = []
         pixels: list[images.Uint8] = []
         for name, data in photos:
             row: dict[str, Any] = {"name": name, "model_version": self.detector.version}
@@ -114,16 +121,22 @@ class Scorer:
                 continue
             pixels.append(images.resize(image, self.detector.height, self.detector.width))
             row |= {"width": image.width, "height": image.height, "ai_markers": ai_markers(data)}
-            good.append(row)
+            credential = self.job.credentials.read(data)
+            if credential is not None:
+                row |= {"c2pa_status": credential.status, "c2pa_declares": list(credential.declares)}
+            good.append((row, credential))
         if good:
             scores = self.detector.score(np.stack(pixels))
-            for place, row in enumerate(good):
-                judged = judge(self.detector, scores, place, row["width"], row["height"])
+            for place, (row, credential) in enumerate(good):
+                judged = judge(
+                    self.detector, scores, place, width=row["width"], height=row["height"], credential=credential
+                )
                 row |= {
                     "probability": judged.probability,
                     "prediction": judged.prediction,
                     "confidence": judged.confidence,
                     "decision": judged.decision,
+                    "decided_by": judged.decided_by,
                     "in_domain": judged.domain.inside,
                     "domain_embedding": judged.domain.embedding,
                     "domain_geometry": judged.domain.geometry,

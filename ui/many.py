@@ -114,7 +114,9 @@ def row(path: str, item: dict[str, Any]) -> Row:
     """Return the row of one item of a batch's answer."""
     if item["error"]:
         return failed(path, item["error"], item["request_id"])
-    likely, markers = words.LABELS[item["prediction"]], ", ".join(item["provenance"]["ai_markers"])
+    likely, c2pa = words.LABELS[item["prediction"]], item["provenance"]["c2pa"]
+    signed = [f"c2pa: {c2pa['status']}"] if c2pa else []
+    markers = ", ".join(signed + item["provenance"]["ai_markers"])
     inside = "yes" if item["in_domain"] else "no"
     share = round(100 * item["probability"], 2)
     return [thumbnail(path), Path(path).name, item["decision"], likely, share, inside, markers, "", item["request_id"]]

@@ -14,11 +14,24 @@ _MEANING = {
     "clear": "Nothing speaks against it.",
     "review": "Ask a person: this is too close to call.",
 }
+_DECLARED = {"flag": "AI-generated", "review": "partly AI-generated"}  # what a credential can make of a decision
+_TRUST = {
+    "verified": "the signature is valid and its signer is trusted",
+    "claimed": "not at all: anyone could have written or removed them",
+    "none": "the file says nothing of its making, which proves nothing",
+}
+_CREDENTIAL = {
+    "valid": "valid, signed by {signer}",
+    "untrusted": "whole, but {signer} is nobody whom this service trusts",
+    "invalid": "broken ({problems}): changed after it was signed, expired or damaged",
+}
 _SHOWN = 800  # pixels of the photo's longer side
 
 
 def headline(answer: dict[str, Any]) -> str:
     """Say an answer in a sentence, such as `Likely AI-generated, 97 %: flag`."""
+    if answer["decided_by"] == "credential":
+        return f"Declared {_DECLARED[answer['decision']]} by a valid signature: {answer['decision']}"
     if not answer["in_domain"]:
         return "Unlike the photos this model knows: ask a person"
     return f"Likely {leaning(answer)}: {answer['decision']}"
@@ -32,6 +45,8 @@ def leaning(answer: dict[str, Any]) -> str:
 
 def reason(answer: dict[str, Any]) -> str:
     """Say what the decision means, and why."""
+    if answer["decided_by"] == "credential":
+        return f"{answer['provenance']['c2pa']['signer']} signed for it. By its pixels alone: likely {leaning(answer)}."
     if answer["in_domain"]:
         return _MEANING[answer["decision"]]
     reasons = []
@@ -40,6 +55,14 @@ def reason(answer: dict[str, Any]) -> str:
     if not answer["domain"]["embedding"]:
         reasons.append("to the network it is unlike them")
     return f"No promise covers this photo: {' and '.join(reasons)}. The score leans to {leaning(answer)}."
+
+
+def credential(found: dict[str, Any] | None) -> str:
+    """Say what a file's Content Credentials come to, and what they declare."""
+    if found is None:
+        return "none"
+    said = _CREDENTIAL[found["status"]].format(signer=found["signer"], problems=", ".join(found["problems"]))
+    return f"{said}; declares {', '.join(found['declares']) or 'nothing'}"
 
 
 def percent(share: float) -> str:
@@ -56,10 +79,10 @@ def span(low: int, high: int) -> str:
 def verdict(answer: dict[str, Any]) -> str:
     """Return the answer as HTML: headline, meaning, probability bar, facts."""
     probability = answer["probability"]
-    markers = answer["provenance"]["ai_markers"]
-    said = f"the file itself says: {', '.join(markers)}" if markers else "the file says nothing of its making"
     shown = facts([
-        ("Provenance", said),
+        ("Content Credentials", credential(answer["provenance"]["c2pa"])),
+        ("Unsigned marks", ", ".join(answer["provenance"]["ai_markers"]) or "none"),
+        ("How far to trust them", _TRUST[answer["provenance"]["trust"]]),
         ("Confidence", answer["confidence"]),
         ("Model", answer["model_version"]),
         ("Request", answer["request_id"]),

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.service import tiny_model
+from tests.service import signing, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180  # how long a start may take on a busy machine before the test gives up
@@ -183,7 +183,9 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The released model behind two workers; none may die or fail while the tests run."""
-    with serving(tmp_path_factory.mktemp("service"), is_ready, MONITOR="true") as running:
+    folder = tmp_path_factory.mktemp("service")
+    anchors = str(signing.anchors_file(folder))
+    with serving(folder, is_ready, MONITOR="true", C2PA_TRUST_ANCHORS=anchors) as running:
         yield running
         printed, starts = running.printed(), running.starts()
     assert starts == 2, f"a worker was restarted:\n{printed}"

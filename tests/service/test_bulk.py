@@ -10,19 +10,26 @@ from stages.score import plan
 from stages.scorer import Scorer, part_name
 from tests.service.conftest import Server
 from tests.service.photos import BAD, GOOD
+from tests.service.signing import STRANGER, TRUSTED
 
-FIELDS = ("prediction", "probability", "confidence", "decision", "in_domain")
+GENERATED = ["trainedAlgorithmicMedia"]
+SIGNERS = {"trusted": TRUSTED, "stranger": STRANGER}
+FIELDS = ("prediction", "probability", "confidence", "decision", "decided_by", "in_domain")
 
 
 @pytest.mark.serve
 def test_a_catalogue_gets_what_the_service_answers(server: Server, client: httpx.Client, tmp_path: Path) -> None:
     files = {f"{name}.jpg": data for name, data in sorted(GOOD.items())}
     files |= {f"{name}.png": bad[0] for name, bad in sorted(BAD.items())}
+    files |= {f"{authority}.jpg": make.sign(GOOD["jpeg"], "JPEG", GENERATED) for authority, make in SIGNERS.items()}
     (tmp_path / "photos").mkdir()
     for name, data in files.items():
         (tmp_path / "photos" / name).write_bytes(data)
     out = str(tmp_path / "out")
-    plan(str(tmp_path / "photos"), out, server.model, column="image", part_photos=100, alpha=0.01, ai_prior=0.5)
+    plan(
+        str(tmp_path / "photos"), out, server.model, column="image", part_photos=100, alpha=0.01, ai_prior=0.5,
+        trust_anchors=TRUSTED.anchors,
+    )  # fmt: skip
     Scorer(out)({"part": [0]})
     rows = {Path(row["name"]).name: row for row in pq.read_table(tmp_path / "out" / part_name(0)).to_pylist()}
     assert rows.keys() == files.keys()
@@ -36,3 +43,6 @@ def test_a_catalogue_gets_what_the_service_answers(server: Server, client: httpx
             if row["error"] is None:
                 assert answer["domain"] == {"embedding": row["domain_embedding"], "geometry": row["domain_geometry"]}
                 assert answer["provenance"]["ai_markers"] == row["ai_markers"]
+                c2pa = answer["provenance"]["c2pa"] or {"status": None, "declares": None}
+                assert [c2pa["status"], c2pa["declares"]] == [row["c2pa_status"], row["c2pa_declares"]]
+    assert [rows[f"{name}.jpg"]["decided_by"] for name in SIGNERS] == ["credential", "pixels"]

@@ -65,7 +65,7 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     body = answer.json()
     assert set(body) == {
         *("prediction", "probability", "confidence", "inference_time_ms", "model_version", "request_id"),
-        *("decision", "in_domain", "domain", "provenance"),
+        *("decision", "decided_by", "in_domain", "domain", "provenance"),
     }
     assert body["request_id"] == answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", body["request_id"])
@@ -73,7 +73,8 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     assert body["confidence"] in {"low", "medium", "high"}
     assert body["in_domain"] == all(body["domain"].values())
     assert set(body["domain"]) == {"embedding", "geometry"}
-    assert body["provenance"] == {"c2pa": None, "ai_markers": []}
+    assert body["provenance"] == {"c2pa": None, "ai_markers": [], "trust": "none"}
+    assert body["decided_by"] == "pixels"
     detector = Detector(server.model)
     pixels = resize(decode(GOOD[name]), detector.height, detector.width)[np.newaxis]
     assert body["probability"] == pytest.approx(float(detector.score(pixels).probability[0]), abs=1e-5)
@@ -233,7 +234,7 @@ def test_a_batch_keeps_its_order_and_one_bad_file_fails_alone(client: httpx.Clie
     assert [item["filename"] for item in body["results"]] == names
     assert [item["request_id"] for item in body["results"]] == [f"batch-1:{place}" for place in range(4)]
     alone = client.post(PREDICT, files={"file": photos[3]}).json()
-    for field in ("prediction", "confidence", "decision", "in_domain", "domain", "provenance"):
+    for field in ("prediction", "confidence", "decision", "decided_by", "in_domain", "domain", "provenance"):
         assert body["results"][3][field] == alone[field]
     assert body["results"][3]["probability"] == pytest.approx(alone["probability"], abs=1e-5)
     bad = body["results"][2]

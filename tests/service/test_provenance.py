@@ -6,6 +6,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from service.provenance import ai_markers
 from tests.service.photos import GOOD, encode, photo
+from tests.service.signing import STRANGER
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><Iptc4xmpExt:DigitalSourceType>'
@@ -50,3 +51,15 @@ def test_a_png_is_not_decoded_for_its_exif(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_iptc_digital_source_type(kind: str) -> None:
     assert ai_markers(encode(photo(), kind, xmp=XMP)) == ["iptc:trainedAlgorithmicMedia"]
+
+
+def test_iptc_in_png_and_nowhere_but_in_xmp() -> None:
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    assert ai_markers(encode(photo(), pnginfo=text)) == ["iptc:trainedAlgorithmicMedia"]
+    said = PngInfo()
+    said.add_text("Comment", XMP.decode())
+    assert ai_markers(encode(photo(), pnginfo=said)) == []
+    assert ai_markers(encode(photo(), "JPEG") + XMP) == []
+    signed = STRANGER.sign(encode(photo(), "JPEG"), "JPEG", ["trainedAlgorithmicMedia"])
+    assert ai_markers(signed) == []  # it stands in the credential, which is judged as such

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.service.conftest import ROOT, Server, await_answer, free_port, is_ready, serving
+from tests.service.signing import anchors_file
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The released model and the drift monitor."""
-    with serving(tmp_path_factory.mktemp("service"), is_ready, MONITOR="true") as running:
+    folder = tmp_path_factory.mktemp("service")
+    with serving(folder, is_ready, MONITOR="true", C2PA_TRUST_ANCHORS=str(anchors_file(folder))) as running:
         yield running
 
 

@@ -1,0 +1,218 @@
+"""What a file says of its making, over HTTP: each kind of evidence, and metadata that mean harm."""
+
+import struct
+import zlib
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from service.credentials import Credential, Status
+from service.decision import Decision
+from service.detector import Detector
+from service.judgement import with_credential
+from tests.service.conftest import Server
+from tests.service.photos import chunk, encode, photo, with_chunk
+from tests.service.signing import MIME, STRANGER, TRUSTED, tampered
+from tests.service.test_provenance import XMP
+
+GENERATED = ["trainedAlgorithmicMedia"]
+JPEG, PNG, WEBP = (encode(photo(), kind) for kind in ("JPEG", "PNG", "WEBP"))
+
+
+def png_with(key: str) -> bytes:
+    """Return a PNG with a text chunk."""
+    text = PngInfo()
+    text.add_text(key, "a shoe on a table, Steps: 20")
+    return encode(photo(), pnginfo=text)
+
+
+def software(name: str) -> bytes:
+    """Return a JPEG whose EXIF block names a program."""
+    exif = Image.Exif()
+    exif[0x0131] = name
+    return encode(photo(), "JPEG", exif=exif)
+
+
+MARKED = {
+    "web_ui": (png_with("parameters"), "png:parameters (Stable Diffusion web UI)"),
+    "comfyui": (png_with("workflow"), "png:workflow (ComfyUI)"),
+    "exif": (software("Midjourney v7"), "exif:midjourney"),
+    "xmp": (encode(photo(), "WEBP", xmp=XMP), "iptc:trainedAlgorithmicMedia"),
+    "xmp_parts": (
+        encode(photo(), "JPEG", xmp=XMP.replace(b"trained", b"compositeWithTrained")),
+        "iptc:compositeWithTrainedAlgorithmicMedia",
+    ),
+}
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize("name", MARKED)
+def test_a_marker_is_told_and_changes_nothing(client: httpx.Client, name: str) -> None:
+    data, marker = MARKED[name]
+    answer = ask(client, data)
+    assert answer["provenance"] == {"c2pa": None, "ai_markers": [marker], "trust": "claimed"}
+    assert answer["decided_by"] == "pixels"
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize("kind", MIME)
+def test_a_valid_credential_that_declares_ai_flags(client: httpx.Client, kind: str) -> None:
+    plain = encode(photo(), kind)
+    before, answer = ask(client, plain), ask(client, TRUSTED.sign(plain, kind, GENERATED))
+    assert before["decision"] != "flag"
+    assert (answer["decision"], answer["decided_by"]) == ("flag", "credential")
+    assert (answer["probability"], answer["prediction"]) == (before["probability"], before["prediction"])
+    assert answer["provenance"] == {
+        "c2pa": {
+            "status": "valid", "declares": GENERATED, "generator": "Throw-away Paint 1.0",
+            "signer": "Trusted Makers signer, Trusted Makers", "problems": [],
+        },
+        "ai_markers": [], "trust": "verified",
+    }  # fmt: skip
+
+
+@pytest.mark.serve
+def test_no_other_credential_does(client: httpx.Client) -> None:
+    decision = ask(client, JPEG)["decision"]
+    files = {
+        "untrusted": STRANGER.sign(JPEG, "JPEG", GENERATED),
+        "invalid": tampered(TRUSTED.sign(JPEG, "JPEG", GENERATED)),
+        "valid": TRUSTED.sign(JPEG, "JPEG", ["digitalCapture"]),
+    }
+    for status, data in files.items():
+        answer = ask(client, data)
+        assert answer["provenance"]["c2pa"]["status"] == status
+        assert answer["provenance"]["trust"] == ("verified" if status == "valid" else "claimed")
+        assert answer["decided_by"] == "pixels"
+        if status != "invalid":  # those are other pixels
+            assert answer["decision"] == decision
+
+
+@pytest.mark.parametrize(
+    ("status", "declares", "becomes"),  # of what was clear, review, flag by the pixels
+    [
+        ("valid", "trainedAlgorithmicMedia", ("flag", "flag", "flag")),
+        ("valid", "compositeWithTrainedAlgorithmicMedia", ("review", "review", "flag")),
+        ("valid", "digitalCapture", ("clear", "review", "flag")),
+        ("untrusted", "trainedAlgorithmicMedia", ("clear", "review", "flag")),
+        ("invalid", "compositeWithTrainedAlgorithmicMedia", ("clear", "review", "flag")),
+    ],
+)
+def test_what_a_credential_makes_of_a_decision(status: Status, declares: str, becomes: tuple[str, ...]) -> None:
+    before: tuple[Decision, ...] = ("clear", "review", "flag")
+    assert tuple(with_credential(each, Credential(status, (declares,))) for each in before) == becomes
+    assert tuple(with_credential(each, None) for each in before) == before
+
+
+def app1(content: bytes) -> bytes:
+    """Return a JPEG with an APP1 segment after its start."""
+    return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + JPEG[2:]
+
+
+def app11(content: bytes) -> bytes:
+    """Return a JPEG with a piece of JUMBF, the box format of C2PA, in an APP11 segment."""
+    box = b"JP\x00\x01\x00\x00\x00\x01" + content
+    return JPEG[:2] + b"\xff\xeb" + struct.pack(">H", len(box) + 2) + box + JPEG[2:]
+
+
+def riff(kind: bytes, content: bytes) -> bytes:
+    """Return a WebP file with another chunk at its end."""
+    body = WEBP[8:] + kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def nested(depth: int) -> bytes:
+    """Return boxes in boxes, each said to be a superbox of C2PA."""
+    content = b""
+    for _ in range(depth):
+        content = struct.pack(">I", 8 + len(content)) + b"jumb" + content
+    return content
+
+
+DESCRIPTION = struct.pack(">I", 30) + b"jumdc2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71\x03c2pa\x00"
+STORE = struct.pack(">I", 8 + len(DESCRIPTION)) + b"jumb" + DESCRIPTION
+SIGNED = STRANGER.sign(JPEG, "JPEG", GENERATED)
+SIGNED_PNG = STRANGER.sign(PNG, "PNG", GENERATED)
+EXIF = b"Exif\0\0"
+XAP = b"http://ns.adobe.com/xap/1.0/\0"
+ENTITIES = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + b"".join(
+    b'<!ENTITY %c "%s">' % (letter, b"&%c;" % (letter - 1) * 10) for letter in range(ord("b"), ord("k"))
+)
+MALFORMED: dict[str, bytes] = {
+    # Content Credentials
+    "c2pa_word_only": app1(b"c2pa"),
+    "c2pa_empty_store": app11(STORE),
+    "c2pa_no_box": app11(b"c2pa" * 1000),
+    "c2pa_length_zero": app11(b"\0\0\0\0jumb" + b"c2pa"),
+    "c2pa_length_huge": app11(b"\xff\xff\xff\xffjumb" + b"c2pa"),
+    "c2pa_64_bit_length": app11(b"\0\0\0\x01jumb" + b"\xff" * 8 + b"c2pa"),
+    "c2pa_nested": app11(nested(3000) + b"c2pa"),
+    "c2pa_cut_short": SIGNED.replace(b"jumdc2cl", b"jumdc2c", 1),
+    "c2pa_no_signature": SIGNED.replace(b"c2pa.signature", b"c2pa.signaturf"),
+    "c2pa_no_claim": SIGNED.replace(b"c2pa.claim", b"c2pa.clain"),
+    "c2pa_cbor_bomb": SIGNED.replace(b"digitalSourceType", b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff" + b"a" * 8),
+    "c2pa_png": with_chunk(PNG, b"caBX", STORE + b"c2pa"),
+    "c2pa_png_cut": with_chunk(PNG, b"caBX", SIGNED_PNG[60:900]),
+    "c2pa_webp": riff(b"C2PA", nested(200) + b"c2pa"),
+    "c2pa_webp_noise": riff(b"C2PA", b"c2pa" + bytes(range(256)) * 50),
+    # EXIF
+    "exif_empty": app1(EXIF),
+    "exif_no_header": app1(EXIF + b"\0" * 40),
+    "exif_loop": app1(EXIF + b"MM\0*\0\0\0\x08\0\x01\x01\x31\0\x02\0\0\0\x05\0\0\0\x08\0\0\0\x08"),
+    "exif_offset_outside": app1(EXIF + b"II*\0\xff\xff\xff\x7f"),
+    "exif_count_huge": app1(EXIF + b"MM\0*\0\0\0\x08\0\x01\x01\x31\0\x02\xff\xff\xff\xff\0\0\0\x1a\0\0\0\0"),
+    "exif_number_for_text": app1(EXIF + b"MM\0*\0\0\0\x08\0\x01\x01\x31\0\x03\0\0\0\x01\0\x07\0\0\0\0\0\0"),
+    "exif_png": with_chunk(PNG, b"eXIf", b"MM\0*" + b"\xff" * 100),
+    "exif_webp": riff(b"EXIF", b"II*\0" + b"\xff" * 100),
+    # XMP
+    "xmp_empty": app1(XAP),
+    "xmp_no_xml": app1(XAP + bytes(range(256)) * 10),
+    "xmp_entities": app1(XAP + ENTITIES + b"]><x>&j;</x>"),
+    "xmp_external": app1(XAP + b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'),
+    "xmp_deep": app1(XAP + b"<a>" * 15_000),
+    "xmp_webp_utf16": riff(b"XMP ", XMP.decode().encode("utf-16")),
+    # PNG text
+    "text_no_end": with_chunk(PNG, b"tEXt", b"parameters"),
+    "text_empty": with_chunk(PNG, b"iTXt", b""),
+    "text_packed_wrong": with_chunk(PNG, b"zTXt", b"parameters\0\0no zlib"),
+    "text_key_long": with_chunk(PNG, b"tEXt", b"k" * 100_000 + b"\0text"),
+    "text_many": PNG[:33] + chunk(b"tEXt", b"prompt\0x") * 3_000 + PNG[33:],
+    "text_bomb": with_chunk(PNG, b"zTXt", b"workflow\0\0" + zlib.compress(b"\0" * 60_000_000)),
+    "xmp_png_bomb": with_chunk(PNG, b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + zlib.compress(b"<" * 60_000_000)),
+}  # fmt: skip
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_metadata_do_no_harm(client: httpx.Client, server: Server, name: str) -> None:
+    answer = client.post("/predict", files={"file": MALFORMED[name]})
+    assert answer.status_code in {200, 413, 422}, answer.text
+    if answer.status_code == 200:
+        body = answer.json()
+        assert body["decided_by"] == "pixels"
+        assert (body["provenance"]["c2pa"] or {"status": "invalid"})["status"] in {"invalid", "untrusted"}
+    assert ask(client, PNG)["probability"] == pytest.approx(_plain(server), abs=1e-5)
+    assert server.starts() == 2
+
+
+def test_there_are_thirty_of_them() -> None:
+    assert len(MALFORMED) >= 30
+
+
+def _plain(server: Server) -> float:
+    from service import images
+
+    detector = Detector(server.model)
+    pixels = images.resize(images.decode(PNG), detector.height, detector.width)
+    return float(detector.score(pixels[None]).probability[0])
+
+
+def ask(client: httpx.Client, data: bytes) -> dict[str, Any]:
+    """Return the answer for a file."""
+    answer = client.post("/predict", files={"file": data})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
