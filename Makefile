@@ -89,5 +89,5 @@ $(VENV)/.ui: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what serving, training and the tests need into $(VENV): some minutes, 2 GB or more"
-	@$(INSTALL) -e '.[monitor,train,bulk,ui,dev]' -c constraints.txt
+	@$(INSTALL) -e '.[monitor,train,bulk,client,ui,dev]' -c constraints.txt
 	@touch $@ $(VENV)/.serve $(VENV)/.ui

@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui.client import Client, ServiceError
+from client.service import Service, ServiceError
 from ui.page import CSS, POLICY, THEME, build
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--share", action="store_true", help="a public link for a demo, through Gradio's servers")
     arguments = parser.parse_args()
     try:
-        client = Client(arguments.api_url, os.environ.get("API_KEY"))
+        client = Service(arguments.api_url, os.environ.get("API_KEY"))
     except ServiceError as error:
         sys.exit(f"error: {error}")
     try:

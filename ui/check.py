@@ -4,15 +4,15 @@ from typing import Any
 
 import gradio as gr
 
+from client.service import Service, ServiceError
 from ui import words
-from ui.client import Client, ServiceError
 from ui.examples import examples
 
 _HINT = "The verdict appears here."
 _SLIDE = "(percent) => { document.documentElement.style.setProperty('--heat', percent / 100); }"
 
 
-def build(client: Client) -> None:
+def build(client: Service) -> None:
     """Fill the tab."""
     answered = gr.State(None)
     with gr.Row():

@@ -4,14 +4,14 @@ from typing import Any
 
 import gradio as gr
 
+from client.service import Service, ServiceError
 from ui import words
-from ui.client import Client, ServiceError
 
 _HEADERS = ["column", "drifted", "p-value", "drifts below", "statistic", "test"]
 _TESTS = {"ks": "Kolmogorov-Smirnov", "z": "two-proportion z", "fisher_exact": "Fisher's exact"}
 
 
-def build(client: Client, tab: gr.Tab) -> None:
+def build(client: Service, tab: gr.Tab) -> None:
     """Fill the tab; it asks when somebody opens it."""
     said = gr.HTML()
     refresh = gr.Button("Look again")

@@ -2,7 +2,6 @@
 
 import csv
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from client.patience import patiently
+from client.service import Service, ServiceError, batches
 from ui import words
-from ui.client import Client, ServiceError
 
 HEADERS = ["photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "error", "request id"]
 _TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str"]
@@ -24,7 +24,7 @@ Row = list[Any]  # in the order of HEADERS
 Rows = dict[str, Row]  # by path
 
 
-def build(client: Client) -> None:
+def build(client: Service) -> None:
     """Fill the tab."""
     rows = gr.State({})
     files = gr.File(file_count="multiple", label="Photos: drop or choose any number", height=160)
@@ -62,7 +62,7 @@ def build(client: Client) -> None:
     start.click(run, [files, rows], [rows, said, table, download], show_progress_on=said)
 
 
-def checked(client: Client, paths: list[str], before: Rows, progress: gr.Progress) -> Iterator[Rows]:
+def checked(client: Service, paths: list[str], before: Rows, progress: gr.Progress) -> Iterator[Rows]:
     """Check photos in batches; yield all rows after each.
 
     Photos that have a verdict in `before` are not asked for again: what failed on the way is tried anew.
@@ -72,7 +72,7 @@ def checked(client: Client, paths: list[str], before: Rows, progress: gr.Progres
     down = None
     progress((len(rows), len(paths)), unit="photos")
     yield rows
-    for batch in client.batches(unanswered):
+    for batch in batches(unanswered):
         try:
             if down:
                 raise down
@@ -86,19 +86,14 @@ def checked(client: Client, paths: list[str], before: Rows, progress: gr.Progres
         yield {path: rows[path] for path in paths if path in rows}
 
 
-def _patiently(client: Client, batch: list[str], say: Callable[..., Any]) -> list[dict[str, Any]]:
+def _patiently(client: Service, batch: list[str], say: Callable[..., Any]) -> list[dict[str, Any]]:
     """Ask for a batch; where the service says how long to wait, wait and ask again."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            results: list[dict[str, Any]] = client.batch(batch)["results"]
-        except ServiceError as error:
-            if error.wait is None or time.monotonic() + error.wait > deadline:
-                raise
-            say(desc=f"The detector asks to wait {error.wait} seconds")
-            time.sleep(error.wait)
-        else:
-            return results
+
+    def tell(seconds: float) -> None:
+        say(desc=f"The detector asks to wait {seconds:.0f} seconds")
+
+    results: list[dict[str, Any]] = patiently(_PATIENCE, tell, when_down=False)(client.batch, batch)["results"]
+    return results
 
 
 def summary(rows: Rows, total: int) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from client.service import Service, ServiceError
 from ui import words
-from ui.client import Client, ServiceError
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -25,7 +25,7 @@ _DECISIONS = {
 }
 
 
-def build(client: Client, tab: gr.Tab) -> None:
+def build(client: Service, tab: gr.Tab) -> None:
     """Fill the tab; it asks when somebody opens it."""
     said = gr.HTML()
     figures = gr.Dataframe(interactive=False, label="Measured once, at release, on official test images", visible=False)

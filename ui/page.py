@@ -4,8 +4,8 @@ from importlib.resources import files
 
 import gradio as gr
 
+from client.service import Service
 from ui import check, drift, many, model
-from ui.client import Client
 
 # The page needs its own server only: a browser that obeys this asks no other, whatever Gradio's templates name.
 POLICY = (
@@ -20,7 +20,7 @@ THEME = gr.themes.Default(
 CSS = (files("ui") / "page.css").read_text(encoding="utf-8")
 
 
-def build(client: Client) -> gr.Blocks:
+def build(client: Service) -> gr.Blocks:
     """Return the page; nothing is asked of the service before somebody looks."""
     # Uploads are kept an hour, in Gradio's temporary folder.
     page: gr.Blocks

@@ -33,6 +33,7 @@ def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, An
         "width": 640,
         "height": 480,
         "jpeg_quality": 90,
+        "credential": None,
         **changed,
     }
 
@@ -93,7 +94,7 @@ def test_a_broken_database_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
 def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "log.db") as database:
-        old = [name for name in row() if name not in ("jpeg_quality", "embedding")]
+        old = [name for name in row() if name not in ("credential", "embedding", "jpeg_quality")]
         database.execute(
             f"create table predictions (id integer primary key, {', '.join(old)}, embedding json not null)"
         )

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ui import client as client_module
+from client import service as service_module
+from client.service import BATCH, Service, ServiceError, batches
 from ui import examples, many, words
-from ui.client import BATCH, Client, ServiceError
 from ui.many import HEADERS
 
 ANSWER: dict[str, Any] = {
@@ -100,9 +100,9 @@ def test_batches_are_cut_by_number_and_by_size(tmp_path: Path, monkeypatch: pyte
     for number in range(45):
         paths.append(str(tmp_path / str(number)))
         Path(paths[-1]).write_bytes(b"x" * 10)
-    assert [len(batch) for batch in Client.batches(paths)] == [BATCH, BATCH, 5]
-    monkeypatch.setattr(client_module, "BATCH_BYTES", 100)
-    cut = list(Client.batches(paths))
+    assert [len(batch) for batch in batches(paths)] == [BATCH, BATCH, 5]
+    monkeypatch.setattr(service_module, "BATCH_BYTES", 100)
+    cut = list(batches(paths))
     assert [len(batch) for batch in cut] == [10, 10, 10, 10, 5]
     assert [path for batch in cut for path in batch] == paths
 
@@ -143,7 +143,7 @@ def error(name: str, detail: str = "") -> str:
         ((429, {"Retry-After": "600"}, error("rate_limit_exceeded")), "Wait 10 minutes, then try again", 600),
         ((429, {}, error("rate_limit_exceeded")), "Wait a moment, then try again", None),
         ((503, {"Retry-After": "1"}, error("too_busy")), "The detector is busy. Try again in 1 second.", 1),
-        ((401, {}, error("unauthorized")), "start this page with API_KEY set to a valid one", None),
+        ((401, {}, error("unauthorized")), "set API_KEY to a valid one", None),
         ((422, {}, error("image_too_small", "the image is 1 x 1")), "The image is 1 x 1.", None),
         ((502, {}, "<html>Bad gateway</html>"), "The detector answered 502 and no reason", None),
         ((200, {}, "<html>Hello</html>"), "is not the detector. Is API_URL right?", None),
@@ -155,7 +155,7 @@ def test_whatever_answers_there_is_a_sentence(
 ) -> None:
     other.answer = answer  # type: ignore[attr-defined]
     with pytest.raises(ServiceError) as caught:
-        Client(f"http://127.0.0.1:{other.server_port}").drift()
+        Service(f"http://127.0.0.1:{other.server_port}").drift()
     assert sentence in str(caught.value)
     assert caught.value.wait == wait
     assert not caught.value.down
@@ -165,7 +165,7 @@ def test_nobody_there_is_a_sentence(other: ThreadingHTTPServer) -> None:
     other.shutdown()
     other.server_close()
     with pytest.raises(ServiceError, match=r"cannot be reached at .*\. Is it running") as caught:
-        Client(f"http://127.0.0.1:{other.server_port}").drift()
+        Service(f"http://127.0.0.1:{other.server_port}").drift()
     assert caught.value.down
     with pytest.raises(ServiceError, match="give it as http://host:port"):
-        Client("localhost:3000")
+        Service("localhost:3000")

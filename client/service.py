@@ -1,30 +1,42 @@
-"""The service over HTTP, and every way it may fail in a sentence for people."""
+"""The service over HTTP: JSON as it comes, and every way it may fail in a sentence for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+Photo = str | Path | bytes  # a file's path, or what is in it
+P = TypeVar("P", bound=Photo)
 BATCH, BATCH_BYTES = 20, 45_000_000  # what the service takes at once, as it comes: 20 photos, 50 MB
 TIMEOUT = httpx.Timeout(60, connect=5)  # seconds
 
 
 class ServiceError(Exception):
-    """The service cannot answer; the message is a sentence for the person at the page.
+    """The service cannot answer; the message is a sentence for whoever asked.
 
     Attributes:
+        status: the answer's HTTP status; None: there was no answer.
+        error: the service's short name of the error, such as `too_busy`; None: it gave none.
         wait: seconds until it is worth asking again, where the service said so.
         down: nobody answers at all.
     """
 
-    def __init__(self, sentence: str, *, wait: int | None = None, down: bool = False) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        status: int | None = None,
+        error: str | None = None,
+        wait: int | None = None,
+        down: bool = False,
+    ) -> None:
         super().__init__(sentence)
-        self.wait, self.down = wait, down
+        self.status, self.error, self.wait, self.down = status, error, wait, down
 
 
-class Client:
-    """The service behind the page."""
+class Service:
+    """Asks once, and returns what came; may be shared by threads."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         """Connect to nothing yet.
@@ -42,28 +54,21 @@ class Client:
         headers = {"X-API-Key": api_key} if api_key else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
 
-    def explain(self, path: str) -> dict[str, Any]:
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(self, photo: Photo) -> dict[str, Any]:
+        """Return the answer for one photo."""
+        return self._ask("POST", "/predict", files={"file": _file(photo)})
+
+    def explain(self, photo: Photo) -> dict[str, Any]:
         """Return the answer for one photo, with its heat map."""
-        return self._ask("POST", "/predict/explain", files={"file": _file(path)})
+        return self._ask("POST", "/predict/explain", files={"file": _file(photo)})
 
-    @staticmethod
-    def batches(paths: Sequence[str]) -> Iterator[list[str]]:
-        """Cut photos into batches that the service takes: by number and by size."""
-        batch: list[str] = []
-        size = 0
-        for path in paths:
-            more = Path(path).stat().st_size
-            if batch and (len(batch) == BATCH or size + more > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(path)
-            size += more
-        if batch:
-            yield batch
-
-    def batch(self, paths: Sequence[str]) -> dict[str, Any]:
+    def batch(self, photos: Sequence[Photo]) -> dict[str, Any]:
         """Return the answers for at most `BATCH` photos."""
-        return self._ask("POST", "/predict/batch", files=[("files", _file(path)) for path in paths])
+        return self._ask("POST", "/predict/batch", files=[("files", _file(photo)) for photo in photos])
 
     def feedback(self, request_id: str, label: str) -> dict[str, Any]:
         """Say what a photo is."""
@@ -103,34 +108,65 @@ class Client:
         except (httpx.TransportError, httpx.InvalidURL):
             raise ServiceError(f"The detector cannot be reached at {self.url}. Is it running?", down=True) from None
         if answer.status_code != 200:
-            wait = answer.headers.get("Retry-After", "")
-            raise ServiceError(_sentence(answer, wait), wait=int(wait) if wait.isdigit() else None)
+            raise _refusal(answer)
         return answer
 
 
-def _file(path: str) -> tuple[str, bytes]:
-    return Path(path).name, Path(path).read_bytes()
+def batches(photos: Iterable[P], most: int = BATCH, size_of: Callable[[P], int] | None = None) -> Iterator[list[P]]:
+    """Cut photos into batches that the service takes: by number and by size.
+
+    Args:
+        photos: their paths, or what is in them.
+        most: photos in a batch.
+        size_of: a photo's bytes; by default they are looked up.
+
+    Raises:
+        OSError: a file is not there.
+    """
+    batch: list[P] = []
+    size = 0
+    for photo in photos:
+        more = (size_of or _size)(photo)
+        if batch and (len(batch) == most or size + more > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(photo)
+        size += more
+    if batch:
+        yield batch
 
 
-def _sentence(answer: httpx.Response, wait: str) -> str:
+def _size(photo: Photo) -> int:
+    return len(photo) if isinstance(photo, bytes) else Path(photo).stat().st_size
+
+
+def _file(photo: Photo) -> tuple[str, bytes]:
+    return ("photo", photo) if isinstance(photo, bytes) else (Path(photo).name, Path(photo).read_bytes())
+
+
+def _refusal(answer: httpx.Response) -> ServiceError:
     """Say what a refusal means, and what to do."""
+    wait = answer.headers.get("Retry-After", "")
+    seconds = int(wait) if wait.isdigit() else None
     try:
         body = answer.json()
         error, detail = str(body["error"]), str(body["detail"])
     except (ValueError, KeyError, TypeError):
-        return f"The detector answered {answer.status_code} and no reason. Is API_URL right?"
+        sentence = f"The detector answered {answer.status_code} and no reason. Is API_URL right?"
+        return ServiceError(sentence, status=answer.status_code, wait=seconds)
     sentences = {
-        "rate_limit_exceeded": f"Too many photos for now. Wait {_duration(wait)}, then try again.",
-        "too_busy": f"The detector is busy. Try again in {_duration(wait)}.",
-        "unauthorized": "The detector wants an API key: start this page with API_KEY set to a valid one.",
+        "rate_limit_exceeded": f"Too many photos for now. Wait {_duration(seconds)}, then try again.",
+        "too_busy": f"The detector is busy. Try again in {_duration(seconds)}.",
+        "unauthorized": "The detector wants an API key: set API_KEY to a valid one.",
         "model_not_loaded": "The detector has no model at the moment. Its operator has to look.",
         "unsupported_format": "This is no photo that can be read: send a JPEG, PNG or WebP file.",
     }
-    return sentences.get(error, f"{detail[:1].upper()}{detail[1:]}.")
+    sentence = sentences.get(error, f"{detail[:1].upper()}{detail[1:]}.")
+    return ServiceError(sentence, status=answer.status_code, error=error, wait=seconds)
 
 
-def _duration(seconds: str) -> str:
-    if not seconds.isdigit() or int(seconds) < 1:
+def _duration(seconds: int | None) -> str:
+    if not seconds:
         return "a moment"
-    count, unit = (int(seconds), "second") if int(seconds) < 120 else (round(int(seconds) / 60), "minute")
+    count, unit = (seconds, "second") if seconds < 120 else (round(seconds / 60), "minute")
     return f"{count} {unit}{'' if count == 1 else 's'}"

@@ -1,0 +1,105 @@
+"""The detector on the command line.
+
+aidetect check PHOTO …               what the service says of each
+aidetect folder PHOTOS OUT           all photos below a folder to a .csv or .parquet file; stopped, it goes on
+aidetect drift                       exit code 1 on drift, for cron; 2: the service cannot answer
+aidetect feedback REQUEST_ID real    what the photo of an earlier prediction is: real or ai_generated
+
+The service is at API_URL (http://localhost:3000), and API_KEY is sent to it. `python -m client` does the same.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from client.answers import Failure, Prediction
+from client.client import Client
+from client.folder import FolderError, score_folder
+from client.service import BATCH, ServiceError
+
+BAD, FAILED, INTERRUPTED = 1, 2, 130  # exit codes: drift or a photo without a verdict; no answer; Ctrl-C
+
+
+def main() -> int:
+    """Run a command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="aidetect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--api-url", default=os.environ.get("API_URL", "http://localhost:3000"), help="or API_URL")
+    parser.add_argument("--patience", type=float, default=120, help="seconds that a request may wait and ask again")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="what the service says of photos")
+    check.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
+    check.add_argument("--json", action="store_true", help="a line of JSON for each photo")
+    folder = commands.add_parser("folder", help="all photos below a folder to a table")
+    folder.add_argument("folder", type=Path, metavar="PHOTOS")
+    folder.add_argument("out", type=Path, metavar="OUT", help=".csv or .parquet")
+    folder.add_argument("--concurrency", type=int, default=4, help="requests at a time")
+    folder.add_argument("--batch", type=int, default=BATCH, help="photos in a request")
+    commands.add_parser("drift", help="exit code 1 on drift")
+    feedback = commands.add_parser("feedback", help="say what a photo is")
+    feedback.add_argument("request_id", metavar="REQUEST_ID")
+    feedback.add_argument("label", choices=["real", "ai_generated"])
+    options = parser.parse_args()
+    if options.command == "folder" and min(options.concurrency, options.batch) < 1:
+        parser.error("--concurrency and --batch must be 1 or more")
+    try:
+        with Client(options.api_url, os.environ.get("API_KEY"), patience=options.patience) as client:
+            match options.command:
+                case "check":
+                    return _check(client, options.photos, as_json=options.json)
+                case "folder":
+                    return _folder(client, options)
+                case "drift":
+                    return _drift(client)
+                case _:
+                    said = client.feedback(options.request_id, options.label)
+                    print(f"noted: {said.label}; the service had said {said.prediction}")
+                    return 0
+    except (ServiceError, FolderError, OSError) as error:
+        return _given_up(f"error: {error}", FAILED, options)
+    except KeyboardInterrupt:
+        return _given_up("interrupted", INTERRUPTED, options)
+
+
+def _given_up(said: str, code: int, options: argparse.Namespace) -> int:
+    print(said, file=sys.stderr, flush=True)
+    if options.command == "folder" and Path(f"{options.out}.journal").exists():
+        print("What is done is kept: the same command goes on from there.", file=sys.stderr, flush=True)
+        os._exit(code)  # other requests may be waiting for a busy service, for minutes: nobody needs their answers
+    return code
+
+
+def _check(client: Client, photos: list[Path], *, as_json: bool) -> int:
+    answers = client.predict_many(photos)
+    for path, answer in zip(photos, answers, strict=True):
+        if as_json:
+            print(answer.model_dump_json())
+        elif isinstance(answer, Prediction):
+            by = "" if answer.decided_by == "pixels" else "  (by its Content Credentials)"
+            print(f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{by}")
+        else:
+            print(f"error   {answer.error}  {path}")
+    return BAD if any(isinstance(answer, Failure) for answer in answers) else 0
+
+
+def _folder(client: Client, options: argparse.Namespace) -> int:
+    rows = score_folder(client, options.folder, options.out, concurrency=options.concurrency, batch=options.batch)
+    decisions, errors = (Counter(row[name] for row in rows if row[name]) for name in ("decision", "error_type"))
+    said = ", ".join(f"{count} {name}" for name, count in [*decisions.most_common(), *errors.most_common()])
+    print(f"{options.out}: {len(rows)} photos ({said or 'none found'})")
+    return BAD if errors else 0
+
+
+def _drift(client: Client) -> int:
+    found = client.drift()
+    print(f"{found.status}: {found.window_size} predictions, drift score {found.drift_score:.3f}")
+    for alert in found.alerts:
+        print(f"  {alert}")
+    return BAD if found.drift_detected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

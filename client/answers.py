@@ -1,0 +1,93 @@
+"""The service's answers as types; docs/API.md says what each field means. A newer service may send more fields."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Label = Literal["real", "ai_generated"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Domain(_Answer):
+    """Is the photo like those that the model knows? Both must hold."""
+
+    embedding: bool
+    geometry: bool
+
+
+class Credential(_Answer):
+    """What the file's C2PA Content Credentials come to."""
+
+    status: Literal["valid", "untrusted", "invalid"]
+    declares: list[str]
+    generator: str | None
+    signer: str | None
+    problems: list[str]
+
+
+class Provenance(_Answer):
+    """What the file says of its own making."""
+
+    c2pa: Credential | None
+    ai_markers: list[str]
+    trust: Literal["verified", "claimed", "none"]
+
+
+class Prediction(_Answer):
+    """What the service says of one photo."""
+
+    prediction: Label
+    probability: float
+    confidence: Literal["low", "medium", "high"]
+    decision: Literal["flag", "clear", "review"]
+    decided_by: Literal["pixels", "credential"]
+    in_domain: bool
+    domain: Domain
+    provenance: Provenance
+    model_version: str
+    request_id: str
+
+
+class Failure(_Answer):
+    """Why there is no prediction for one photo of several."""
+
+    error: str
+    error_type: str
+    request_id: str | None = None
+
+
+Answer = Prediction | Failure
+
+
+class Explanation(_Answer):
+    """A prediction, and which places of the photo speak for it."""
+
+    prediction: Prediction
+    heatmap: bytes
+    """JPEG of the photo's aspect ratio: red speaks for AI-generated, blue for real."""
+
+
+class Feedback(_Answer):
+    """What was kept of a moderator's verdict."""
+
+    prediction_id: str
+    prediction: Label
+    label: Label
+    agrees: bool
+
+
+class Drift(_Answer):
+    """Is what the service sees now unlike what its model was calibrated on?"""
+
+    status: Literal["ok", "drift", "insufficient_data"]
+    drift_detected: bool
+    drift_score: float
+    checks_in_a_row: int
+    window_size: int
+    alerts: list[str]
+    estimated_accuracy: float | None
+    timestamp: datetime

@@ -1,0 +1,115 @@
+"""The detector from Python, with types, and with patience where it is busy."""
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from client.answers import Answer, Drift, Explanation, Failure, Feedback, Label, Prediction
+from client.patience import patiently
+from client.service import Photo, Service, ServiceError, batches
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Batch(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    results: list[dict[str, Any]]
+    model_version: str
+
+
+class _Explained(Prediction):
+    heatmap_base64: str
+
+
+class Client:
+    """Asks the service; may be shared by threads.
+
+    Where the service is busy, limits the rate, or cannot be reached, each call waits and asks again: as long as
+    `Retry-After` says, and `patience` seconds in all.
+    """
+
+    def __init__(self, url: str = "http://localhost:3000", api_key: str | None = None, *, patience: float = 60) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the service answers.
+            api_key: sent as X-API-Key, where the service asks for one.
+            patience: seconds that a call may wait; 0: never.
+
+        Raises:
+            ServiceError: the URL is none.
+        """
+        self._service = Service(url, api_key)
+        self._patience = patience
+
+    def predict(self, photo: Photo) -> Prediction:
+        """Is this photo real or AI-generated?
+
+        Args:
+            photo: path of a JPEG, PNG or WebP file, or its bytes.
+
+        Raises:
+            ServiceError: the service refuses the photo, or cannot answer.
+            OSError: the file cannot be read.
+        """
+        return self._ask(Prediction, self._service.predict, photo)
+
+    def predict_many(self, photos: Iterable[Photo]) -> list[Answer]:
+        """Answer for any number of photos, in their order; a bad one is a `Failure` and fails no other.
+
+        Raises:
+            ServiceError: the service cannot answer.
+            OSError: a file cannot be read.
+        """
+        return [answer for batch in batches(list(photos)) for answer in self.predict_batch(batch)]
+
+    def predict_batch(self, photos: Sequence[Photo]) -> list[Answer]:
+        """As `predict_many`, in one request: at most 20 photos and 50 MB, unless the service allows more."""
+        answer = self._ask(_Batch, self._service.batch, photos)
+        items = (item | {"model_version": answer.model_version} for item in answer.results)
+        return [self._typed(Failure, item) if item.get("error") else self._typed(Prediction, item) for item in items]
+
+    def explain(self, photo: Photo) -> Explanation:
+        """As `predict`, and which places of the photo speak for it."""
+        answer = self._ask(_Explained, self._service.explain, photo)
+        return Explanation(prediction=answer, heatmap=base64.b64decode(answer.heatmap_base64))
+
+    def feedback(self, request_id: str, label: Label) -> Feedback:
+        """Say what the photo of an earlier prediction is."""
+        return self._ask(Feedback, self._service.feedback, request_id, label)
+
+    def drift(self) -> Drift:
+        """Is what the service sees now unlike what its model was calibrated on?"""
+        return self._ask(Drift, self._service.drift)
+
+    def model(self) -> dict[str, Any]:
+        """Return the running model's card, as JSON has it."""
+        return patiently(self._patience)(self._service.model)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._service.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, kind: type[T], what: Callable[..., dict[str, Any]], *arguments: Any) -> T:
+        return self._typed(kind, patiently(self._patience)(what, *arguments))
+
+    def _typed(self, kind: type[T], answer: dict[str, Any]) -> T:
+        try:
+            return kind.model_validate(answer)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            url = self._service.url
+            raise ServiceError(
+                f"What answers at {url} is no detector that this client knows ({place}: {fault['msg']})."
+            ) from None

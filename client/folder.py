@@ -1,0 +1,198 @@
+"""All photos of a folder, several requests at a time, to one table; stopped and started again it goes on.
+
+Every answer is written to a journal beside the table as soon as it is there; the table is made of it at the end.
+"""
+
+import csv
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from client.answers import Answer, Failure, Prediction
+from client.client import Client
+from client.service import BATCH, ServiceError, batches
+
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+COLUMNS = (
+    "path", "decision", "decided_by", "prediction", "probability", "confidence", "in_domain", "domain_embedding",
+    "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "model_version", "request_id",
+    "error_type", "error",
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+class FolderError(Exception):
+    """The folder or the table cannot be used; the message says what to do."""
+
+
+def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 4, batch: int = BATCH) -> list[Row]:
+    """Score every JPEG, PNG and WebP file below a folder, each exactly once.
+
+    Args:
+        client: whom to ask.
+        folder: looked through with its folders; links to folders are not followed.
+        out: the table, `.csv` or `.parquet`, with `COLUMNS`. While photos are missing, `<out>.journal` holds what is
+            there.
+        concurrency: requests at a time.
+        batch: photos in a request, at most.
+
+    Returns:
+        The table's rows, sorted by path (relative to the folder, with `/`). A photo that cannot be scored is a row
+        with its error.
+
+    Raises:
+        FolderError: the folder is none, the table is there already, or the journal is another folder's.
+        ServiceError: the service cannot answer; what is done stays done.
+    """
+    if out.suffix.lower() not in {".csv", ".parquet"}:
+        raise FolderError(f"{out}: name a .csv or .parquet file")
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is no folder")
+    if out.exists():
+        raise FolderError(f"{out} is there already: remove it, or name another file")
+    names = photos_of(folder)
+    with _journal(Path(f"{out}.journal"), folder) as (file, rows):
+        left = [name for name in names if name not in rows]
+        with tqdm(total=len(names), initial=len(names) - len(left), unit=" photos") as bar:
+            for found in _ask(client, folder, left, concurrency, batch):
+                file.writelines(json.dumps(row) + "\n" for row in found)
+                file.flush()
+                rows |= {row["path"]: row for row in found}
+                bar.update(len(found))
+        table = [rows[name] for name in names]
+        write_table(out, table)
+        Path(file.name).unlink()
+    return table
+
+
+def photos_of(folder: Path) -> list[str]:
+    """Return the photos below a folder by their relative paths, sorted."""
+    found = []
+    for place, _, files in os.walk(folder):
+        paths = (Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES)
+        found += [path.relative_to(folder).as_posix() for path in paths]
+    return sorted(found)
+
+
+def write_table(out: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV or Parquet, whole or not at all. In CSV a list is one cell, its items divided by `;`."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        if out.suffix.lower() == ".parquet":
+            _write_parquet(temporary, rows)
+        else:
+            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                writer.writerows([";".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"probability": pa.float64(), "c2pa_declares": pa.list_(pa.string()), "ai_markers": pa.list_(pa.string())}
+    types |= dict.fromkeys(("in_domain", "domain_embedding", "domain_geometry"), pa.bool_())
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    printable = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in rows]
+    pq.write_table(pa.Table.from_pylist(printable, schema), path)
+
+
+@contextmanager
+def _journal(path: Path, folder: Path) -> Iterator[tuple[TextIOWrapper, dict[str, Row]]]:
+    """Open the journal, one process at a time; yield it and what it holds. A torn last line is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderError(f"{path} is in use: another run is at work") from None
+        file.seek(0)
+        whole, newline, _ = file.read().rpartition("\n")
+        file.truncate(len((whole + newline).encode()))
+        head, *lines = whole.splitlines() or [json.dumps({"folder": str(folder.resolve())})]
+        try:
+            other = json.loads(head)["folder"]
+            rows = {row["path"]: row for row in map(json.loads, lines)}
+        except (ValueError, KeyError, TypeError):
+            raise FolderError(f"{path} is no journal of this program: remove it, or name another OUT") from None
+        if other != str(folder.resolve()):
+            raise FolderError(f"{path} is of another folder, {other}: remove it, or name another OUT")
+        if not whole:
+            file.write(head + "\n")
+        yield file, rows
+
+
+def _ask(client: Client, folder: Path, names: Sequence[str], concurrency: int, batch: int) -> Iterator[list[Row]]:
+    """Yield rows as they come, a batch's at a time."""
+    todo = batches(names, batch, lambda name: _size(folder / name))
+    with ThreadPoolExecutor(concurrency) as threads:
+        asked: set[Future[list[Row]]] = set()
+        try:
+            while True:
+                more = islice(todo, concurrency - len(asked))
+                asked |= {threads.submit(_score, client, folder, some) for some in more}
+                if not asked:
+                    return
+                done, asked = wait(asked, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it will be told why when it is read
+        return 0
+
+
+def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
+    rows: list[Row] = []
+    photos: dict[str, bytes] = {}
+    for name in names:
+        try:
+            photos[name] = (folder / name).read_bytes()
+        except OSError as error:
+            rows.append(_row(name, Failure(error=error.strerror or str(error), error_type="unreadable")))
+    if not photos:
+        return rows
+    answers: list[Answer]
+    try:
+        answers = client.predict_batch(list(photos.values()))
+    except ServiceError as error:
+        # One photo that is more than the service takes at once shall not stop the others.
+        if len(photos) > 1 or error.status != 413:
+            raise
+        answers = [Failure(error=str(error), error_type=error.error or "refused")]
+    return rows + [_row(name, answer) for name, answer in zip(photos, answers, strict=True)]
+
+
+def _row(name: str, answer: Answer) -> Row:
+    row: Row = dict.fromkeys(COLUMNS) | {"path": name}
+    if isinstance(answer, Prediction):
+        c2pa = answer.provenance.c2pa
+        row |= {
+            "domain_embedding": answer.domain.embedding,
+            "domain_geometry": answer.domain.geometry,
+            "trust": answer.provenance.trust,
+            "ai_markers": answer.provenance.ai_markers,
+            "c2pa_status": c2pa and c2pa.status,
+            "c2pa_declares": c2pa and c2pa.declares,
+        }
+    said = answer.model_dump(exclude={"domain", "provenance"})
+    return row | said

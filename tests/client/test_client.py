@@ -1,0 +1,392 @@
+"""The client against the real service, and against ones that refuse, wait, die or are none."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
+from client.answers import Credential, Domain, Provenance
+from client.folder import COLUMNS, FolderError, photos_of, score_folder
+from client.patience import patiently
+from service import schemas
+from tests.service.conftest import ROOT, Server, is_ready, serving
+from tests.service.photos import encode, photo
+from tests.service.signing import TRUSTED, anchors_file
+
+GENERATED = ["trainedAlgorithmicMedia"]
+COMMAND = [sys.executable, "-m", "client"]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The released model, with keys and the drift monitor on."""
+    folder = tmp_path_factory.mktemp("service")
+    anchors = str(anchors_file(folder))
+    with serving(folder, is_ready, MONITOR="true", API_KEYS="shop:secret", C2PA_TRUST_ANCHORS=anchors) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: Server) -> Iterator[Client]:
+    """A client of that service."""
+    with Client(service.url, "secret") as opened:
+        yield opened
+
+
+def run(server: Server, *arguments: str | Path, key: str = "secret") -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return execute(server.url, *arguments, key=key)
+
+
+def execute(url: str, *arguments: str | Path, key: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command line against whatever answers there."""
+    environment = os.environ | {"API_URL": url, "API_KEY": key}
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("type_", "schema"),
+    [
+        (Prediction, schemas.PredictResponse), (Domain, schemas.Domain), (Provenance, schemas.Provenance),
+        (Credential, schemas.Credential), (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
+        (Failure, schemas.BatchItem),
+    ],
+)  # fmt: skip
+def test_types_are_the_services_schemas(type_: Any, schema: Any) -> None:
+    for name, field in type_.model_fields.items():
+        of_service = schema.model_fields[name].annotation
+        if name not in {"c2pa", "domain", "provenance", "error", "error_type", "request_id"}:
+            assert field.annotation == of_service, name
+
+
+@pytest.mark.serve
+def test_one_photo_as_path_and_as_bytes(client: Client, tmp_path: Path) -> None:
+    data = encode(photo())
+    (tmp_path / "a.png").write_bytes(data)
+    one, other = client.predict(tmp_path / "a.png"), client.predict(data)
+    assert isinstance(one, Prediction)
+    assert one.probability == other.probability
+    assert one.provenance.trust == "none"
+    with pytest.raises(ServiceError, match="send a JPEG, PNG or WebP file") as caught:
+        client.predict(b"no photo")
+    assert (caught.value.status, caught.value.error) == (415, "unsupported_format")
+
+
+@pytest.mark.serve
+def test_many_photos_in_order_and_a_bad_one(client: Client) -> None:
+    photos = [encode(photo(seed=seed)) for seed in range(45)]
+    photos[7] = b"no photo"
+    answers = client.predict_many(photos)
+    assert len(answers) == 45
+    assert isinstance(answers[7], Failure)
+    assert answers[7].error_type == "unsupported_format"
+    for place in (0, 21, 44):
+        found = answers[place]
+        assert isinstance(found, Prediction)
+        assert found.probability == pytest.approx(client.predict(photos[place]).probability, abs=1e-5)
+
+
+@pytest.mark.serve
+def test_explanation_feedback_drift_and_model(client: Client) -> None:
+    explained = client.explain(encode(photo()))
+    assert explained.heatmap.startswith(b"\xff\xd8")
+    said = client.feedback(explained.prediction.request_id, "real")
+    assert said.agrees == (explained.prediction.prediction == "real")
+    drift = client.drift()
+    assert drift.status == "insufficient_data"
+    assert client.model()["version"] == explained.prediction.model_version
+
+
+@pytest.mark.serve
+def test_a_credential_has_types(client: Client) -> None:
+    found = client.predict(TRUSTED.sign(encode(photo()), "PNG", GENERATED))
+    assert found.decided_by == "credential"
+    assert found.provenance.c2pa is not None
+    assert found.provenance.c2pa.declares == GENERATED
+
+
+@pytest.mark.serve
+def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(encode(photo()))
+    (tmp_path / "signed.png").write_bytes(TRUSTED.sign(encode(photo()), "PNG", GENERATED))
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    done = run(service, "check", tmp_path / "good.png", tmp_path / "signed.png")
+    assert done.returncode == 0, done.stderr
+    assert "(by its Content Credentials)" in done.stdout.splitlines()[1]
+    done = run(service, "check", "--json", tmp_path / "good.png", tmp_path / "bad.png")
+    assert done.returncode == 1
+    good, bad = map(json.loads, done.stdout.splitlines())
+    assert {"probability", "decision"} <= set(good)
+    assert bad["error_type"] == "unsupported_format"
+    for arguments, words in (
+        (["check", tmp_path / "none.png"], "No such file"),
+        (["feedback", "unknown", "real"], "No prediction unknown is known"),
+    ):
+        done = run(service, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    done = run(service, "drift", key="wrong")
+    assert (done.returncode, done.stderr) == (2, "error: The detector wants an API key: set API_KEY to a valid one.\n")
+    request_id = json.loads(run(service, "check", "--json", tmp_path / "good.png").stdout)["request_id"]
+    assert "noted: real" in run(service, "feedback", request_id, "real").stdout
+    done = run(service, "drift")
+    assert (done.returncode, done.stdout.split(":")[0]) == (0, "insufficient_data")
+
+
+class Other(BaseHTTPRequestHandler):
+    """Answers with what the test put at the server, one after the other; the last one again and again."""
+
+    def do_GET(self) -> None:
+        answers: list[tuple[int, dict[str, str], Any]] = self.server.answers  # type: ignore[attr-defined]
+        self.server.asked.append(time.monotonic())  # type: ignore[attr-defined]
+        status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def other() -> Iterator[Any]:
+    """A server that answers as it is told."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    server.asked = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+BUSY = (503, {"Retry-After": "1"}, {"error": "too_busy", "detail": "wait"})
+DRIFT = {
+    "status": "drift", "drift_detected": True, "drift_score": 0.5, "checks_in_a_row": 2, "window_size": 500,
+    "alerts": ["photos are blurrier"], "estimated_accuracy": None, "timestamp": "2026-11-23T10:00:00Z", "new": 1,
+}  # fmt: skip
+
+
+def test_it_waits_as_long_as_it_is_told_and_no_longer(other: Any) -> None:
+    other.answers = [BUSY, (502, {}, "<html>"), (200, {}, DRIFT)]
+    url = f"http://127.0.0.1:{other.server_port}"
+    with Client(url) as client:
+        assert client.drift().alerts == ["photos are blurrier"]
+    first, second, third = other.asked
+    assert second - first >= 1
+    assert third > second
+    other.answers, other.asked = [(429, {"Retry-After": "600"}, {"error": "rate_limit_exceeded", "detail": ""})], []
+    with Client(url, patience=5) as client, pytest.raises(ServiceError, match="Wait 10 minutes"):
+        client.drift()
+    assert len(other.asked) == 1  # ten minutes are more than it has: nobody waits for nothing
+    other.answers, other.asked = [BUSY], []
+    with Client(url, patience=0) as client, pytest.raises(ServiceError, match="busy"):
+        client.drift()
+    assert len(other.asked) == 1
+
+
+def test_drift_is_an_exit_code(other: Any) -> None:
+    other.answers = [(200, {}, DRIFT)]
+    done = execute(f"http://127.0.0.1:{other.server_port}", "drift")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "drift: 500 predictions, drift score 0.500\n  photos are blurrier\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [{"hello": "world"}, {"results": [{"error": None}], "model_version": "1"}, [1], "text"]
+)
+def test_what_is_no_detector_is_a_sentence(other: Any, body: Any) -> None:
+    other.answers = [(200, {}, body)]
+    with Client(f"http://127.0.0.1:{other.server_port}") as client, pytest.raises(ServiceError, match="detector"):
+        client.predict_many([b"x"])
+
+
+def test_it_tells_of_its_waits() -> None:
+    waits: list[float] = []
+    answers = iter([ServiceError("", wait=0), ServiceError("", down=True), None])
+
+    def ask() -> str:
+        if (error := next(answers)) is not None:
+            raise error
+        return "done"
+
+    assert patiently(10, waits.append)(ask) == "done"
+    assert waits[0] == 0
+    assert waits[1] > 0
+    answers = iter([ServiceError("", down=True)])
+    with pytest.raises(ServiceError):
+        patiently(10, when_down=False)(ask)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """50 photos in folders, and what is none."""
+    root = tmp_path / "photos"
+    for number in range(50):
+        path = root / f"seller-{number % 3}" / f"{number}.{'PNG' if number % 2 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(photo(seed=number)))
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xffno photo")
+    (root / "=1+1.webp").write_bytes(TRUSTED.sign(encode(photo(), "WEBP"), "WEBP", GENERATED))
+    (root / "gone.png").symlink_to(root / "nowhere")
+    (root / "notes.txt").write_text("no photo")
+    return root
+
+
+@pytest.mark.serve
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_folder_becomes_a_table(service: Server, folder: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"verdicts.{suffix}"
+    done = run(service, "folder", folder, out)
+    assert done.returncode == 1, done.stderr  # two photos have no verdict
+    assert f"{out}: 53 photos" in done.stdout
+    rows: list[dict[str, Any]]
+    if suffix == "csv":
+        with out.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pq.read_table(out).to_pylist()
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["path"] for row in rows] == photos_of(folder)
+    found = {row["path"]: row for row in rows}
+    assert found["broken.jpg"]["error_type"] == "corrupt_image"
+    assert found["gone.png"]["error_type"] == "unreadable"
+    assert found["=1+1.webp"]["decided_by"] == "credential"
+    assert found["=1+1.webp"]["c2pa_declares"] in ("trainedAlgorithmicMedia", GENERATED)
+    with Client(service.url, "secret") as client:
+        answer = client.predict(folder / "seller-0/0.jpg")
+    assert float(found["seller-0/0.jpg"]["probability"]) == pytest.approx(answer.probability, abs=1e-5)
+    assert not out.with_name(out.name + ".journal").exists()
+    done = run(service, "folder", folder, out)
+    assert done.returncode == 2
+    assert "is there already" in done.stderr
+
+
+@pytest.mark.serve
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_2000_photos_interrupted_and_resumed_are_each_there_once(
+    service: Server, tmp_path: Path, end: signal.Signals
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "verdicts.csv"
+    root.mkdir()
+    data = [encode(photo(seed=seed)) for seed in range(20)]
+    for number in range(2000):
+        (root / f"{number:04}.png").write_bytes(data[number % 20])
+    environment = os.environ | {"API_URL": service.url, "API_KEY": "secret"}
+    journal = Path(f"{out}.journal")
+    for rounds in range(3):
+        process = subprocess.Popen(
+            [*COMMAND, "folder", root, out], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        before = lines(journal)
+        while lines(journal) < before + 300:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(end)
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[end]
+        if end == signal.SIGINT:
+            assert printed.endswith("the same command goes on from there.\n")
+        assert not out.exists()
+        assert lines(journal) < 2000, rounds
+    with journal.open("a") as file:
+        file.write('{"path": "torn')  # what a crash may leave
+    done = run(service, "folder", root, out)
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == 2000
+    assert set(Counter(row["path"] for row in rows).values()) == {1}
+    same = {(number % 20, row["probability"]) for number, row in enumerate(rows)}
+    assert len({place for place, _ in same}) == 20
+    assert all(row["decision"] for row in rows)
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_what_cannot_be_a_folder_or_a_table(folder: Path, tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:9", patience=0) as client:
+        for source, out, words in (
+            (folder, "verdicts.txt", "name a .csv or .parquet file"),
+            (tmp_path / "none", "verdicts.csv", "is no folder"),
+        ):
+            with pytest.raises(FolderError, match=words):
+                score_folder(client, source, tmp_path / out)
+        with pytest.raises(ServiceError, match="cannot be reached"):
+            score_folder(client, folder, tmp_path / "verdicts.csv")
+        (tmp_path / "other").mkdir()
+        with pytest.raises(FolderError, match="is of another folder"):
+            score_folder(client, tmp_path / "other", tmp_path / "verdicts.csv")
+        (tmp_path / "mine.csv.journal").write_text("my notes\n")
+        with pytest.raises(FolderError, match="is no journal"):
+            score_folder(client, folder, tmp_path / "mine.csv")
+        assert (tmp_path / "mine.csv.journal").read_text() == "my notes\n"
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with Client("http://127.0.0.1:9", patience=0) as client:
+        for name in ("a.csv", "a.parquet"):
+            assert score_folder(client, tmp_path / "photos", tmp_path / name) == []
+    assert (tmp_path / "a.csv").read_text().strip() == ",".join(COLUMNS)
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
+
+
+@pytest.mark.serve
+def test_two_runs_into_one_table_are_told(service: Server, folder: Path, tmp_path: Path) -> None:
+    held = threading.Event()
+
+    class Slow(Client):
+        def predict_batch(self, photos: Any) -> Any:
+            held.wait(30)
+            return super().predict_batch(photos)
+
+    out = tmp_path / "verdicts.csv"
+    with Slow(service.url, "secret") as slow:
+        thread = threading.Thread(target=score_folder, args=(slow, folder, out))
+        thread.start()
+        while not Path(f"{out}.journal").exists():
+            time.sleep(0.01)
+        done = run(service, "folder", folder, out)
+        held.set()
+        thread.join()
+    assert done.returncode == 2
+    assert "another run is at work" in done.stderr
+    assert out.exists()
+
+
+@pytest.mark.serve
+def test_rate_limits_slow_it_down_and_lose_nothing(folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, is_ready, RATE_LIMITS="true", RATE_LIMIT_BATCH="2/second") as limited:
+        with Client(limited.url) as client:
+            rows = score_folder(client, folder, tmp_path / "verdicts.csv", batch=10)
+        assert len(rows) == 53
+        refused = httpx.get(f"{limited.url}/metrics").text
+        assert 'aidetect_rate_limit_exceeded_total{endpoint="/predict/batch"}' in refused
