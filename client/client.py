@@ -46,17 +46,18 @@ class Client:
         self._service = Service(url, api_key)
         self._patience = patience
 
-    def predict(self, photo: Photo) -> Prediction:
+    def predict(self, photo: Photo, request_id: str | None = None) -> Prediction:
         """Is this photo real or AI-generated?
 
         Args:
             photo: path of a JPEG, PNG or WebP file, or its bytes.
+            request_id: your own name for it, at most 128 letters, digits, `.`, `_` or `-`; feedback is exported by it.
 
         Raises:
             ServiceError: the service refuses the photo, or cannot answer.
             OSError: the file cannot be read.
         """
-        return self._ask(Prediction, self._service.predict, photo)
+        return self._ask(Prediction, self._service.predict, photo, request_id)
 
     def predict_many(self, photos: Iterable[Photo]) -> list[Answer]:
         """Answer for any number of photos, in their order; a bad one is a `Failure` and fails no other.

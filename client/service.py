@@ -58,9 +58,10 @@ class Service:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, photo: Photo) -> dict[str, Any]:
+    def predict(self, photo: Photo, request_id: str | None = None) -> dict[str, Any]:
         """Return the answer for one photo."""
-        return self._ask("POST", "/predict", files={"file": _file(photo)})
+        headers = {"X-Request-ID": request_id} if request_id else None
+        return self._ask("POST", "/predict", files={"file": _file(photo)}, headers=headers)
 
     def explain(self, photo: Photo) -> dict[str, Any]:
         """Return the answer for one photo, with its heat map."""

@@ -200,6 +200,37 @@ class PredictionLog:
             found |= {row["request_id"]: row["label"] for row in self._read(query)}
         return found
 
+    def reviewed(self, since: datetime | None, until: datetime | None) -> list[dict[str, Any]]:
+        """Return the predictions that moderators gave a verdict on in this time, oldest verdict first.
+
+        Each has the columns of `PREDICTIONS` and of its newest verdict: `label`, `reviewed` (UTC) and `reviewer`.
+
+        Args:
+            since: only verdicts from then on (UTC, without zone); None: from the first.
+            until: only verdicts before; None: to the last.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        verdicts = select(func.max(FEEDBACK.c.id)).group_by(FEEDBACK.c.request_id)
+        answers = select(func.max(PREDICTIONS.c.id)).group_by(PREDICTIONS.c.request_id)
+        query = (
+            select(
+                PREDICTIONS,
+                FEEDBACK.c.label,
+                FEEDBACK.c.time.label("reviewed"),
+                FEEDBACK.c.api_key.label("reviewer"),
+            )
+            .join(FEEDBACK, FEEDBACK.c.request_id == PREDICTIONS.c.request_id)
+            .where(FEEDBACK.c.id.in_(verdicts), PREDICTIONS.c.id.in_(answers))
+            .order_by(FEEDBACK.c.id)
+        )
+        if since is not None:
+            query = query.where(FEEDBACK.c.time >= since)
+        if until is not None:
+            query = query.where(FEEDBACK.c.time < until)
+        return self._read(query)
+
     def _read(self, query: Select[Any]) -> list[dict[str, Any]]:
         with self._open().connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]

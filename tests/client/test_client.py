@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,22 @@ def test_a_credential_has_types(client: Client) -> None:
     assert found.decided_by == "credential"
     assert found.provenance.c2pa is not None
     assert found.provenance.c2pa.declares == GENERATED
+
+
+@pytest.mark.serve
+def test_the_docs_program_runs(service: Server, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/CLIENT.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "photo.jpg").write_bytes(encode(photo(), "JPEG"))
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    program = program.replace("http://localhost:3000", service.url).replace('"…"', '"secret"')
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert re.fullmatch(
+        r"(flag|clear|review) 0\.\d+ none\n(flag|clear|review) \S+:0\ncorrupt_image .*\ninsufficient_data \S+\n",
+        done.stdout,
+    ), done.stdout
 
 
 @pytest.mark.serve
