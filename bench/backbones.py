@@ -59,6 +59,7 @@ class Network:
 RELEASED = Network("released")  # params.yaml as it is
 NETWORKS = (
     RELEASED,
+    Network("record", ("train.backbone_args.layers=[2,2,2,1]",)),  # what `make record` trains for long
     Network("resnet18", STOCK),
     Network("efficientnet_b0", ("train.backbone=efficientnet_b0", *STOCK)),
     Network("mobilenetv4_conv_small", ("train.backbone=mobilenetv4_conv_small", *STOCK)),

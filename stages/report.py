@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.model_card import image_sets, model_card, table
+from stages.model_card import image_sets, model_card, rivals, table
 
 CARD = Path("models/card.json")
 MODEL_CARD = Path("docs/MODEL_CARD.md")
 README = Path("README.md")
-BLOCK = re.compile(r"(<!-- figures of models/card.json -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (figures|rivals) of models/card.json -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 def figures_table(card: dict[str, Any]) -> str:
@@ -32,8 +32,9 @@ def figures_table(card: dict[str, Any]) -> str:
 
 
 def with_figures(readme: str, card: dict[str, Any]) -> str:
-    """Return the README with the card's figures between its two marks."""
-    return BLOCK.sub(lambda match: match[1] + figures_table(card) + match[2], readme)
+    """Return the README with the card's figures between their marks."""
+    tables = {"figures": figures_table, "rivals": rivals}
+    return BLOCK.sub(lambda match: match[1] + tables[match[2]](card) + match[3], readme)
 
 
 def main() -> None:
