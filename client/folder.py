@@ -40,7 +40,7 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
 
     Args:
         client: whom to ask.
-        folder: looked through with its folders; links to folders are not followed.
+        folder: looked through with the folders in it; links to folders are not followed.
         out: the table, `.csv` or `.parquet`, with `COLUMNS`. While photos are missing, `<out>.journal` holds what is
             there.
         concurrency: requests at a time.
@@ -51,7 +51,7 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
         with its error.
 
     Raises:
-        FolderError: the folder is none, the table is there already, or the journal is another folder's.
+        FolderError: the folder cannot be read, the table is there already, or the journal is another folder's.
         ServiceError: the service cannot answer; what is done stays done.
     """
     if out.suffix.lower() not in {".csv", ".parquet"}:
@@ -76,16 +76,28 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
 
 
 def photos_of(folder: Path) -> list[str]:
-    """Return the photos below a folder by their relative paths, sorted."""
+    """Return the photos below a folder by their relative paths, sorted.
+
+    Raises:
+        FolderError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise FolderError(f"{error.filename} cannot be read: {error.strerror}")
+
     found = []
-    for place, _, files in os.walk(folder):
+    for place, _, files in os.walk(folder, onerror=refuse):
         paths = (Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES)
         found += [path.relative_to(folder).as_posix() for path in paths]
     return sorted(found)
 
 
 def write_table(out: Path, rows: Sequence[Row]) -> None:
-    """Write rows as CSV or Parquet, whole or not at all. In CSV a list is one cell, its items divided by `;`."""
+    """Write rows as CSV or Parquet, whole or not at all.
+
+    In CSV a list is one cell, its items divided by `;`, and what a spreadsheet would take for a formula is told apart:
+    names and credentials come from strangers.
+    """
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         if out.suffix.lower() == ".parquet":
@@ -94,10 +106,17 @@ def write_table(out: Path, rows: Sequence[Row]) -> None:
             with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
-                writer.writerows([";".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows)
+                writer.writerows([_cell(name, value) for name, value in row.items()] for row in rows)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cell(name: str, value: Any) -> Any:
+    text = ";".join(value) if isinstance(value, list) else value
+    if isinstance(text, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"./{text}" if name == "path" else f"'{text}"  # as a path it is the same
+    return text
 
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
@@ -121,37 +140,38 @@ def _journal(path: Path, folder: Path) -> Iterator[tuple[TextIOWrapper, dict[str
         except BlockingIOError:
             raise FolderError(f"{path} is in use: another run is at work") from None
         file.seek(0)
-        whole, newline, _ = file.read().rpartition("\n")
-        file.truncate(len((whole + newline).encode()))
-        head, *lines = whole.splitlines() or [json.dumps({"folder": str(folder.resolve())})]
+        whole, newline, torn = file.read().rpartition("\n")
+        head, *lines = whole.split("\n") if newline else [torn]  # a crash may have torn the first line, too
+        this = json.dumps({"folder": str(folder.resolve())})
         try:
-            other = json.loads(head)["folder"]
+            other = json.loads(head if newline or not this.startswith(torn) else this)["folder"]
             rows = {row["path"]: row for row in map(json.loads, lines)}
         except (ValueError, KeyError, TypeError):
             raise FolderError(f"{path} is no journal of this program: remove it, or name another OUT") from None
         if other != str(folder.resolve()):
             raise FolderError(f"{path} is of another folder, {other}: remove it, or name another OUT")
-        if not whole:
-            file.write(head + "\n")
+        file.truncate(len((whole + newline).encode()))
+        if not newline:
+            file.write(this + "\n")
         yield file, rows
 
 
 def _ask(client: Client, folder: Path, names: Sequence[str], concurrency: int, batch: int) -> Iterator[list[Row]]:
     """Yield rows as they come, a batch's at a time."""
     todo = batches(names, batch, lambda name: _size(folder / name))
-    with ThreadPoolExecutor(concurrency) as threads:
-        asked: set[Future[list[Row]]] = set()
-        try:
-            while True:
-                more = islice(todo, concurrency - len(asked))
-                asked |= {threads.submit(_score, client, folder, some) for some in more}
-                if not asked:
-                    return
-                done, asked = wait(asked, return_when=FIRST_COMPLETED)
-                for each in done:
-                    yield each.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+    threads = ThreadPoolExecutor(concurrency)
+    asked: set[Future[list[Row]]] = set()
+    try:
+        while True:
+            more = islice(todo, concurrency - len(asked))
+            asked |= {threads.submit(_score, client, folder, some) for some in more}
+            if not asked:
+                return
+            done, asked = wait(asked, return_when=FIRST_COMPLETED)
+            for each in done:
+                yield each.result()
+    finally:  # without waiting: what is asked may have to wait for a busy service, for minutes
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _size(path: Path) -> int:
@@ -161,12 +181,18 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # such as a pipe: nobody may ever write to it
+        raise OSError(f"{path.name} is no file")
+    return path.read_bytes()
+
+
 def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     photos: dict[str, bytes] = {}
     for name in names:
         try:
-            photos[name] = (folder / name).read_bytes()
+            photos[name] = _read(folder / name)
         except OSError as error:
             rows.append(_row(name, Failure(error=error.strerror or str(error), error_type="unreadable")))
     if not photos:

@@ -21,7 +21,7 @@ import pytest
 
 from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
 from client.answers import Credential, Domain, Provenance
-from client.folder import COLUMNS, FolderError, photos_of, score_folder
+from client.folder import COLUMNS, FolderError, photos_of, score_folder, write_table
 from client.patience import patiently
 from service import schemas
 from tests.service.conftest import ROOT, Server, is_ready, serving
@@ -271,6 +271,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "=1+1.webp").write_bytes(TRUSTED.sign(encode(photo(), "WEBP"), "WEBP", GENERATED))
     (root / "gone.png").symlink_to(root / "nowhere")
     (root / "notes.txt").write_text("no photo")
+    os.mkfifo(root / "pipe.jpg")
     return root
 
 
@@ -279,8 +280,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_becomes_a_table(service: Server, folder: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"verdicts.{suffix}"
     done = run(service, "folder", folder, out)
-    assert done.returncode == 1, done.stderr  # two photos have no verdict
-    assert f"{out}: 53 photos" in done.stdout
+    assert done.returncode == 1, done.stderr  # three photos have no verdict
+    assert f"{out}: 54 photos" in done.stdout
     rows: list[dict[str, Any]]
     if suffix == "csv":
         with out.open(newline="", encoding="utf-8") as file:
@@ -288,10 +289,11 @@ def test_a_folder_becomes_a_table(service: Server, folder: Path, tmp_path: Path,
     else:
         rows = pq.read_table(out).to_pylist()
     assert tuple(rows[0]) == COLUMNS
-    assert [row["path"] for row in rows] == photos_of(folder)
-    found = {row["path"]: row for row in rows}
+    assert [row["path"].removeprefix("./") for row in rows] == photos_of(folder)
+    assert (rows[0]["path"] == "./=1+1.webp") == (suffix == "csv")  # or a spreadsheet would take it for a formula
+    found = {row["path"].removeprefix("./"): row for row in rows}
     assert found["broken.jpg"]["error_type"] == "corrupt_image"
-    assert found["gone.png"]["error_type"] == "unreadable"
+    assert [found[name]["error_type"] for name in ("gone.png", "pipe.jpg")] == ["unreadable"] * 2
     assert found["=1+1.webp"]["decided_by"] == "credential"
     assert found["=1+1.webp"]["c2pa_declares"] in ("trainedAlgorithmicMedia", GENERATED)
     with Client(service.url, "secret") as client:
@@ -361,10 +363,27 @@ def test_what_cannot_be_a_folder_or_a_table(folder: Path, tmp_path: Path) -> Non
         (tmp_path / "other").mkdir()
         with pytest.raises(FolderError, match="is of another folder"):
             score_folder(client, tmp_path / "other", tmp_path / "verdicts.csv")
-        (tmp_path / "mine.csv.journal").write_text("my notes\n")
-        with pytest.raises(FolderError, match="is no journal"):
-            score_folder(client, folder, tmp_path / "mine.csv")
-        assert (tmp_path / "mine.csv.journal").read_text() == "my notes\n"
+        for notes in ("my notes\n", "my notes", '{"folder": 1}\n{"no": "path"}\n'):
+            (tmp_path / "mine.csv.journal").write_text(notes)
+            with pytest.raises(FolderError, match=r"is no journal|of another folder"):
+                score_folder(client, folder, tmp_path / "mine.csv")
+            assert (tmp_path / "mine.csv.journal").read_text() == notes
+
+
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS) | {"path": "-1.png", "c2pa_declares": ["=cmd()", "x"], "probability": -0.5}
+    write_table(tmp_path / "a.csv", [row])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert [found[name] for name in ("path", "c2pa_declares", "probability")] == ["./-1.png", "'=cmd();x", "-0.5"]
+
+
+def test_a_torn_first_line_is_written_again(folder: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "verdicts.csv.journal"
+    journal.write_text('{"folder": "')
+    with Client("http://127.0.0.1:9", patience=0) as client, pytest.raises(ServiceError):
+        score_folder(client, folder, tmp_path / "verdicts.csv")
+    assert json.loads(journal.read_text().splitlines()[0]) == {"folder": str(folder)}
 
 
 def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
@@ -404,6 +423,6 @@ def test_rate_limits_slow_it_down_and_lose_nothing(folder: Path, tmp_path: Path)
     with serving(tmp_path, is_ready, RATE_LIMITS="true", RATE_LIMIT_BATCH="2/second") as limited:
         with Client(limited.url) as client:
             rows = score_folder(client, folder, tmp_path / "verdicts.csv", batch=10)
-        assert len(rows) == 53
+        assert len(rows) == 54
         refused = httpx.get(f"{limited.url}/metrics").text
         assert 'aidetect_rate_limit_exceeded_total{endpoint="/predict/batch"}' in refused
