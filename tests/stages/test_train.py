@@ -180,6 +180,7 @@ def test_a_weights_file_of_another_network_is_refused(params, tmp_path: Path) ->
         train(params(pretrained=str(tmp_path / "foreign.safetensors")), *sets(), tmp_path / "state.pt")
 
 
+@pytest.mark.slow
 def test_a_second_training_is_refused_and_a_damaged_state_means_a_new_start(prepared, workspace) -> None:
     shutil.copytree(prepared.path / "build", workspace.path / "build")
     workspace.params(train={"epochs": 1})
@@ -198,6 +199,7 @@ def test_one_class_only_is_refused(tmp_path: Path, params) -> None:
         train(params(), data, one, tmp_path / "state.pt")
 
 
+@pytest.mark.slow
 def test_a_refused_run_leaves_the_earlier_checkpoint(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
