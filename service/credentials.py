@@ -98,7 +98,7 @@ class CredentialReader:
             if isinstance(error, C2paError.ManifestNotFound):
                 return None
             return Credential("invalid", problems=(type(error).__name__.removeprefix("_C2pa"),))
-        except (KeyError, TypeError, AttributeError, ValueError):  # a store of another form than the library writes
+        except Exception:  # a store of another form than the library writes: whatever it is, the photo gets its answer
             return Credential("invalid", problems=("unreadable",))
 
 
