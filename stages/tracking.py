@@ -1,6 +1,7 @@
 """MLflow: every training is a run with its params, curves, git commit and dvc.lock digest.
 
-Without MLFLOW_TRACKING_URI the runs go where a bare `mlflow ui` in the repository looks: sqlite:///mlflow.db.
+Without MLFLOW_TRACKING_URI the runs go where a bare `mlflow ui` in the repository looks: sqlite:///mlflow.db. Where
+MLflow is not installed, such as on a rented machine, the stages go on without it.
 """
 
 import subprocess
@@ -9,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import mlflow
 
 from stages.common import sha256_file
 
@@ -23,39 +22,37 @@ class Run:
     def __init__(self, run_id: str | None) -> None:
         self.run_id = run_id
 
-    def _try(self, what: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def _try(self, what: str, call: Callable[[Any], object]) -> None:
         if self.run_id is None:
             return
+        import mlflow
+
         try:
-            what(*args, run_id=self.run_id, **kwargs)
+            call(mlflow)
         except Exception as error:  # any store's, any driver's
-            warnings.warn(f"MLflow did not take {what.__name__}: {error}", stacklevel=3)
+            warnings.warn(f"MLflow did not take {what}: {error}", stacklevel=3)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Keep params, nested ones by dotted name."""
-        self._try(mlflow.log_params, dict(_flat(params)))
+        self._try("params", lambda mlflow: mlflow.log_params(dict(_flat(params)), run_id=self.run_id))
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Keep one epoch's curves; `row["epoch"]` is the step."""
-        values = {k: v for k, v in row.items() if k != "epoch"}
-        self._try(mlflow.log_metrics, values, step=int(row["epoch"]))
+        values, step = {k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"])
+        self._try("an epoch", lambda mlflow: mlflow.log_metrics(values, step=step, run_id=self.run_id))
 
     def log_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Keep the numbers of a nested mapping by dotted name."""
         numbers = {k: v for k, v in _flat(metrics) if isinstance(v, int | float)}
-        self._try(mlflow.log_metrics, numbers)
+        self._try("metrics", lambda mlflow: mlflow.log_metrics(numbers, run_id=self.run_id))
 
     def log_artifact(self, path: Path) -> None:
         """Keep a file."""
-        self._try(mlflow.log_artifact, str(path))
+        self._try("a file", lambda mlflow: mlflow.log_artifact(str(path), run_id=self.run_id))
 
     def set_tag(self, key: str, value: str) -> None:
         """Keep a tag."""
-
-        def set_tag(run_id: str) -> None:  # a store that is damaged fails when the client is made
-            mlflow.MlflowClient().set_tag(run_id, key, value)
-
-        self._try(set_tag)
+        self._try("a tag", lambda mlflow: mlflow.MlflowClient().set_tag(self.run_id, key, value))
 
 
 def git_commit() -> str | None:
@@ -77,6 +74,8 @@ def git_commit() -> str | None:
 def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run]:
     """Yield a run: the one that trained `checkpoint_sha256` if that is known here, else a new one."""
     try:
+        import mlflow
+
         mlflow.set_experiment(EXPERIMENT)
         known = checkpoint_sha256 and mlflow.search_runs(
             filter_string=f"tags.checkpoint_sha256 = '{checkpoint_sha256}'",

@@ -1,5 +1,6 @@
 """Tracking is a witness: a stage goes on whatever becomes of it."""
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,3 +21,12 @@ def test_a_damaged_store_warns_and_nothing_fails(tmp_path: Path) -> None:
         run.log_params({"epochs": 1})
         run.log_epoch({"epoch": 1, "train_loss": 0.5})
         run.set_tag("checkpoint_sha256", "abc")
+
+
+def test_without_mlflow_a_stage_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # as Python does where a package is not there
+    with ExitStack() as stack:
+        with pytest.warns(UserWarning, match="MLflow keeps nothing of this run"):
+            run = stack.enter_context(tracked_run("train"))
+        run.log_params({"epochs": 1})
+        run.log_artifact(Path("none"))
