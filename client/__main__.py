@@ -45,6 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "folder" and min(options.concurrency, options.batch) < 1:
         parser.error("--concurrency and --batch must be 1 or more")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name on disk may be any bytes
     try:
         with Client(options.api_url, os.environ.get("API_KEY"), patience=options.patience) as client:
             match options.command:

@@ -142,7 +142,10 @@ def _size(photo: Photo) -> int:
 
 
 def _file(photo: Photo) -> tuple[str, bytes]:
-    return ("photo", photo) if isinstance(photo, bytes) else (Path(photo).name, Path(photo).read_bytes())
+    if isinstance(photo, bytes):
+        return "photo", photo
+    name = Path(photo).name.encode("utf-8", "replace").decode()  # a name on disk may be any bytes
+    return name, Path(photo).read_bytes()
 
 
 def _refusal(answer: httpx.Response) -> ServiceError:
