@@ -1,7 +1,9 @@
 # Two commands do all the set-up on a bare machine with Python 3.11: `make serve` and `make test`.
 
 VENV ?= .venv
-PORT ?= 3000
+# Where `make serve` (3000) and `make ui` (7860) answer. Other machines reach them with HOST=0.0.0.0: set API_KEYS then.
+HOST ?= 127.0.0.1
+PORT ?=
 # The first interpreter that runs and fits; a name on PATH may still be a shim without an interpreter behind it.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	if command -v $$p >/dev/null && $$p -c '$(FITS)' 2>/dev/null; then echo $$p; break; fi; done)
@@ -23,15 +25,20 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=… for another)
+serve: PORT := $(or $(PORT),3000)
+serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=3001 make serve: elsewhere)
+	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' $(HOST) $(PORT) 2>/dev/null \
+		|| { echo "port $(PORT) is taken, or $(HOST) is no address of this machine: PORT=3001 make serve" >&2; exit 1; }
 	@echo
-	@echo "  docs   http://localhost:$(PORT)/docs"
-	@echo "  try    curl -F file=@some.jpg http://localhost:$(PORT)/predict"
+	@echo "  in some seconds   http://localhost:$(PORT)/docs"
+	@echo "  then try          curl -F file=@some.jpg http://localhost:$(PORT)/predict"
+	@echo "  the end           Ctrl-C"
 	@echo
-	@OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --port $(PORT)
+	@OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
 
+ui: PORT := $(or $(PORT),7860)
 ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… for a service elsewhere)
-	@exec $(BIN)/python -m ui
+	@exec $(BIN)/python -m ui --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev ## run every test, the pipeline and the real service too
 	$(BIN)/pytest

@@ -33,7 +33,7 @@ FIGURES = {
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, float]:
-    """Pick the compared figures out of a reports/metrics.json."""
+    """Pick the compared figures out of a reports/metrics.json joined with its assessment.json."""
     picked = {}
     for name, keys in FIGURES.items():
         value: Any = metrics
@@ -61,7 +61,8 @@ def main() -> None:
     train = read_card(REPO / "build/detector.onnx")["params"]["train"]  # what reports/metrics.json is about
     if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
-    found = {str(train["seed"]): figures(json.loads((REPO / "reports/metrics.json").read_text(encoding="utf-8")))}
+    reports = [REPO / f"reports/{name}.json" for name in ("metrics", "assessment")]
+    found = {str(train["seed"]): figures({k: v for f in reports for k, v in json.loads(f.read_text()).items()})}
     for seed in arguments.seeds:
         workspace = Workspace(arguments.folder / str(seed), train={"seed": seed})
         if not (workspace.folder / "reports/metrics.json").exists():
@@ -72,7 +73,7 @@ def main() -> None:
         trained = read_card(workspace.folder / "build/detector.onnx")["params"]["train"]
         if trained | {"seed": None} != train | {"seed": None}:
             sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
-        found[str(seed)] = figures(workspace.json("reports/metrics.json"))
+        found[str(seed)] = figures(workspace.json("reports/metrics.json") | workspace.json("reports/assessment.json"))
     write_json(OUT, {"train": train, "seeds": found, "summary": summary(found)})
     print(OUT.read_text(encoding="utf-8"))
 

@@ -3,6 +3,7 @@
 python -m service.api_keys [name] makes a new key, and the line for API_KEYS that knows only its hash.
 """
 
+import argparse
 import hashlib
 import hmac
 import re
@@ -56,8 +57,11 @@ def find_key(keys: Sequence[ApiKey], presented: bytes) -> ApiKey | None:
     return found
 
 
-def main(name: str = "client") -> None:
+def main() -> None:
     """Print a new key and the entry that accepts it."""
+    parser = argparse.ArgumentParser(prog="python -m service.api_keys", description="Make an API key.")
+    parser.add_argument("name", nargs="?", default="client", help="who holds it, for logs and metrics")
+    name = parser.parse_args().name
     key = secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
@@ -69,4 +73,4 @@ def main(name: str = "client") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -55,6 +55,10 @@ def main() -> None:
         domain_out_share=params.domain_out_share,
         domain_drawings=params.domain_drawings,
     )
+    if (slope := parts["calibration"]["slope"]) <= 0:
+        print(f"warning: calibration turned the scores round (slope {slope}): the model cannot tell the classes yet")
+    if not np.isfinite(parts["domain"]["threshold"]):
+        print("warning: too few calibration photos to say which are unlike the known ones: all will count as known")
     report = json.loads(REPORT.read_text(encoding="utf-8"))
     parts["domain"]["geometry"] = report["geometry"]
     size = config["image_size"]

@@ -70,7 +70,7 @@ class Exported(nn.Module):
     @property
     def head_bias(self) -> float:
         """What the heat map's mean lacks to the calibrated logit."""
-        return float(self.slope * self.model.head.bias + self.intercept)
+        return float((self.slope * self.model.head.bias + self.intercept).detach())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """uint8 [N, H, W, 3] -> float32 probability [N], embedding [N, D], heatmap [N, h, w], distance [N]."""

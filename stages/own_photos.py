@@ -8,6 +8,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import numpy.typing as npt
+import yaml
 from tqdm import tqdm
 
 from service.images import ImageError, decode, resize
@@ -15,6 +16,7 @@ from stages.common import LABELS, StageError
 from stages.data import ImageSet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+IMPORT = "'dvc repro data.dvc' imports photos/ anew, which 'dvc exp run' does not"
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,24 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
     Raises:
         StageError: an unreadable photo, an unknown folder, or photos of one class only.
     """
-    files = (
-        sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")) if folder.is_dir() else []
-    )
+    files = _files(folder)
     images: list[npt.NDArray[np.uint8]] = []
     labels, groups, sizes, faults = [], [], [], []
     seen: dict[bytes, str] = {}
     for file in tqdm(files, desc="own photos", disable=not files):
-        label, *between = file.relative_to(folder).parent.parts or ("",)
+        name = file.relative_to(folder)
+        label, *between = name.parent.parts or ("",)
         if label not in LABELS or file.suffix.lower() not in SUFFIXES:
-            faults.append(f"{file}: not <label>/[group/]name.{{jpg,png,webp}} with label real or ai_generated")
+            faults.append(f"{name}: not <label>/[group/]name.{{jpg,png,webp}} with label real or ai_generated")
             continue
         try:
             photo = decode(file.read_bytes())
         except ImageError as error:
-            faults.append(f"{file}: {error.message}")
+            faults.append(f"{name}: {error.message}")
             continue
         first = seen.setdefault(hashlib.sha256(photo.tobytes()).digest(), label)
         if first != label:
-            faults.append(f"{file}: the same photo stands under '{first}' too")
+            faults.append(f"{name}: the same photo stands under '{first}' too")
         if len(seen) == len(images):  # an exact copy
             continue
         buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
@@ -68,8 +69,10 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
         groups.append("/".join(between) or str(imagehash.phash(photo)))
         sizes.append(photo.size)
     if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise StageError(
-            f"{len(faults)} of your own photos cannot be used: {'; '.join(faults[:5])}. Mend or remove them in photos/"
+            f"{len(faults)} of your own photos cannot be used: {'; '.join(faults[:5])}{more}. "
+            f"Mend or remove them in photos/; {IMPORT}"
         )
     if images and len(set(labels)) < 2:
         raise StageError(f"your own photos are all '{LABELS[labels[0]]}': add photos of the other class too")
@@ -77,3 +80,29 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
     report = {"images": len(images), "groups": len(set(groups)), "surplus_copies": len(files) - len(images)}
     report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
     return OwnPhotos(ImageSet(stacked, np.array(labels, np.uint8), {}), groups, sizes, report)
+
+
+def check_import(pointer: Path, folder: Path) -> None:
+    """Refuse to train on yesterday's photos: `dvc exp run` imports the inbox only where there is no `data/` yet.
+
+    An inbox without photos is no fault: a colleague's came by `dvc pull data`, a team's from a bucket.
+
+    Args:
+        pointer: data.dvc, which names the inbox.
+        folder: what was imported from it.
+
+    Raises:
+        StageError: photos were added to the inbox, or taken out of it, since.
+    """
+    if not pointer.exists():
+        return
+    inbox = Path(yaml.safe_load(pointer.read_text(encoding="utf-8"))["deps"][0]["path"])
+    here, there = ({f.relative_to(place): f.stat().st_size for f in _files(place)} for place in (inbox, folder))
+    if here and here != there:
+        names = sorted({str(name) for name, _ in here.items() ^ there.items()})
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise StageError(f"{inbox}/ and {folder}/ differ in {', '.join(names[:3])}{more}: {IMPORT}")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")) if folder.is_dir() else []

@@ -14,9 +14,10 @@ from service.images import resize
 from stages.common import LABELS, Params, StageError, load_params, run_stage, sha256_file, write_json
 from stages.data import ImageSet, load_images, row_digests, save_images
 from stages.download import RAW, DownloadParams
-from stages.own_photos import own_photos
+from stages.own_photos import IMPORT, check_import, own_photos
 from stages.splits import clean, near_duplicates, split_by_hash
 
+IMPORTED = Path("data.dvc")
 OWN = Path("data")  # your own labelled photos, brought by data.dvc: <label>/[group/]*.{jpg,png,webp}
 OUT = Path("build/dataset")
 REPORT = Path("reports/dataset.json")
@@ -46,11 +47,12 @@ class PreprocessParams(Params):
 def preprocess(params: PreprocessParams, dataset: str) -> None:
     """Write build/dataset/{train,validation,calibration,test}.safetensors and reports/dataset.json."""
     size = params.image_size
+    check_import(IMPORTED, OWN)
     own = own_photos(OWN, size, params.own_jpeg_quality)
     if len(own.photos) < params.own_photos_min:
         raise StageError(
             f"{len(own.photos)} own photos found, but preprocess.own_photos_min is {params.own_photos_min}: put them"
-            " into photos/ (a colleague's: 'git checkout data.dvc', 'dvc pull data', copy data/ to photos/),"
+            f" into photos/ ({IMPORT}; a colleague's: 'git checkout data.dvc', 'dvc pull data', copy data/ to photos/),"
             " or lower own_photos_min to train without them knowingly"
         )
     raw = load_images(RAW)
@@ -93,6 +95,9 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
             label: int((joined.labels == i).sum()) for i, label in enumerate(LABELS)
         } | {"sha256": sha256_file(path)}  # fmt: skip
     write_json(REPORT, report)
+    for part, counts in report["splits"].items():
+        own_part = f", {counts['own_photos']} of them your own" if len(own.photos) else ""
+        print(f"{part}: {counts['images']:,} photos{own_part}")
 
 
 def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

@@ -67,7 +67,10 @@ def refusals(params: ReleaseParams, metrics: dict[str, Any], file_mb: float, rel
     if released is not None:
         floor = released["validation"]["accuracy"] - params.max_accuracy_loss
         gates += [
-            (metrics["accuracy"] >= floor, f"accuracy {metrics['accuracy']} < {floor:.6f}, the released model's"),
+            (
+                metrics["accuracy"] >= floor,
+                f"accuracy {metrics['accuracy']} < {floor:.6f}, the released model's less {params.max_accuracy_loss}",
+            ),
             (version != released["version"], f"version {version} is released already: raise export.version"),
         ]
     return [reason for passed, reason in gates if not passed]
@@ -86,7 +89,7 @@ def release(params: ReleaseParams) -> dict[str, Any]:
             write_json(CARD, released | {"experiments": found})
         return _report(released)
     if EXPERIMENT:
-        return decision | {"decision": "disabled", "reasons": ["experiments are compared on validation"]}
+        return decision | {"decision": "skipped", "reasons": ["an experiment is never released"]}
     if not params.enabled:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
     validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]

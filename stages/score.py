@@ -186,7 +186,12 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT", help="folder or bucket's prefix for the scores")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; by default one a core")
     parser.add_argument("--address", help="of a Ray cluster, such as auto or ray://head:10001")
-    parser.add_argument("--model", type=Path, default=Path("models/detector.onnx"))
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("models/detector.onnx"),
+        help="the file that scores, such as an experiment's build/detector.onnx; by default the released one",
+    )
     parser.add_argument("--column", default="image", help="of Parquet files, the one with the photos")
     parser.add_argument("--part-photos", type=int, default=1000, help="files that are scored and written together")
     parser.add_argument("--alpha", type=float, default=0.01, help="share of real photos that may be flagged")

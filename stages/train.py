@@ -18,14 +18,12 @@ from stages.common import Params, StageError, load_params, only_one, run_stage, 
 from stages.data import ImageSet, load_images
 from stages.model import Detector, build, save_checkpoint, timm
 from stages.prefetch import ahead
-from stages.resume import identity_of, load_state, save_state
+from stages.resume import Row, TrainingState, identity_of
 
 DATASET = Path("build/dataset")
 STATE = Path("build/train_state.pt")  # what a killed run needs to go on; removed at the end
 CHECKPOINT = Path("models/checkpoint.safetensors")
 CURVES = Path("reports/training.csv")
-
-Row = dict[str, float]
 
 
 class TrainParams(Params):
@@ -70,9 +68,7 @@ def train(
     torch.manual_seed(params.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rank, count = processes.rank(), processes.count()
-    weights = params.pretrained  # a file's content is part of what makes the run what it is
-    known = {"pretrained_sha256": sha256_file(weights)} if isinstance(weights, str) and Path(weights).is_file() else {}
-    config = params.model_dump(mode="json") | known | {"image_size": train_set.images.shape[1]}
+    config = _configuration(params, train_set.images.shape[1])
     model = build(config).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     network: nn.Module = nn.parallel.DistributedDataParallel(model) if count > 1 else model
@@ -84,43 +80,46 @@ def train(
         cycle_momentum=False,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(params.seed + rank)
-    images, labels = torch.from_numpy(train_set.images).permute(0, 3, 1, 2), torch.from_numpy(train_set.labels)
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    history: list[Row] = []
-
     identity = identity_of(config | {"processes": count}, train_set, validation_set)
-    if (saved := processes.from_first(None if rank else load_state(state_path, identity))) is not None:
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        generator.set_state(saved["generators"][rank])
-        torch.set_rng_state(saved["torch_rngs"][rank])
-        history = saved["history"]
-        for row in history:  # the caller sees the whole run
-            on_epoch(row)
-        if not rank:
-            print(f"going on after epoch {len(history)} of a run that was stopped")
-
-    def batches(order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(steps):
-            rows = order[step * params.batch_size : (step + 1) * params.batch_size][rank::count]
-            yield augment(images[rows], params.augment, generator), labels[rows]
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state = TrainingState(state_path, identity, parts, generator)
+    history = state.restore()
+    for row in history:  # the caller sees the whole run
+        on_epoch(row)
+    if history and not rank:
+        print(f"going on after epoch {len(history)} of a run that was stopped")
 
     for epoch in range(len(history) + 1, params.epochs + 1):
-        order = processes.from_first(torch.randperm(len(labels), generator=generator))
-        bar = tqdm(ahead(batches(order)), f"epoch {epoch}/{params.epochs}", steps, mininterval=2, disable=rank > 0)
-        loss = _epoch(params, network, optimizer, scheduler, bar)
-        loss = sum(processes.of_all(loss)) / count
+        order = processes.from_first(torch.randperm(len(train_set), generator=generator))
+        batches = ahead(_batches(params, train_set, order, generator))
+        bar = tqdm(batches, f"epoch {epoch}/{params.epochs}", steps, mininterval=2, disable=rank > 0)
+        loss = sum(processes.of_all(_epoch(params, network, optimizer, scheduler, bar))) / count
         if not math.isfinite(loss):
             raise StageError(f"training diverged in epoch {epoch}: lower train.learning_rate")
         history.append({"epoch": epoch, "train_loss": loss} | _validate(model, validation_set, device))
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"generators": processes.of_all(generator.get_state())}
-        state |= {"torch_rngs": processes.of_all(torch.get_rng_state())}
         if not rank:
             print({k: round(v, 4) for k, v in history[-1].items()}, flush=True)
-            save_state(state_path, state | {"identity": identity, "history": history})
+        state.save(history)
         on_epoch(history[-1])
     return model, config, history
+
+
+def _configuration(params: TrainParams, image_size: int) -> dict[str, Any]:
+    """Return all that makes the model what it is; of a file with weights its content, not its name."""
+    weights = params.pretrained
+    known = {"pretrained_sha256": sha256_file(weights)} if isinstance(weights, str) and Path(weights).is_file() else {}
+    return params.model_dump(mode="json") | known | {"image_size": image_size}
+
+
+def _batches(
+    params: TrainParams, data: ImageSet, order: Tensor, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch's batches, augmented; of each the part that is this process's."""
+    images, labels = torch.from_numpy(data.images).permute(0, 3, 1, 2), torch.from_numpy(data.labels)
+    for step in range(max(1, len(labels) // params.batch_size)):
+        batch = order[step * params.batch_size : (step + 1) * params.batch_size]
+        rows = batch[processes.rank() :: processes.count()]
+        yield augment(images[rows], params.augment, generator), labels[rows]
 
 
 def _epoch(
@@ -192,9 +191,7 @@ def _validate(model: Detector, data: ImageSet, device: str) -> Row:
 
 def main() -> None:
     """Train as params.yaml says; MLflow keeps the run."""
-    from stages.tracking import (
-        tracked_run,
-    )  # imported here: the core above runs where MLflow is not installed
+    from stages.tracking import tracked_run  # here: the core above runs where MLflow is not installed
 
     params = load_params("train", TrainParams)
     train_set, validation_set = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "validation"))

@@ -1,6 +1,9 @@
-"""What all tests share: REQUIRE_ALL, which lets no skip pass, and the folder ../shared."""
+"""What all tests share: REQUIRE_ALL, which lets no skip pass, the folder ../shared, and CIFAKE out of it."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -54,3 +57,14 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder ../shared beside the repository, which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def cifake(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the stages download and preprocess have run on the real CIFAKE with the repository's params."""
+    folder = tmp_path_factory.mktemp("cifake")
+    shutil.copy(REPO / "params.yaml", folder)
+    environment = os.environ | {"PYTHONPATH": str(REPO), "CIFAKE_ARCHIVE": str(shared_dir / "data/cifake.tar.xz")}
+    for stage in ("download", "preprocess"):
+        subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=True)
+    return folder

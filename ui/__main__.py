@@ -5,16 +5,14 @@ API_URL=http://localhost:3000 python -m ui        with API_KEY=… where the ser
 
 import argparse
 import os
+import signal
 import sys
-
-# Before Gradio is imported: it would ask the internet for news of itself.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import tempfile
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from client.service import Service, ServiceError
-from ui.page import CSS, POLICY, THEME, build
 
 
 class Headers:
@@ -25,6 +23,7 @@ class Headers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
+        from ui.page import POLICY
 
         async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ui", description="The page for moderators.")
     parser.add_argument("--api-url", default=os.environ.get("API_URL", "http://localhost:3000"), help="or API_URL")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="7860 by default")
     parser.add_argument(
         "--root-path", default=os.environ.get("ROOT_PATH", ""), help="behind a proxy: the path before it"
     )
@@ -49,12 +48,25 @@ def main() -> None:
         client = Service(arguments.api_url, os.environ.get("API_KEY"))
     except ServiceError as error:
         sys.exit(f"error: {error}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    # For this user alone, and gone when the page ends: Gradio's own folder is open to all of the machine, and stays.
+    with tempfile.TemporaryDirectory(prefix="aidetect-page-") as tempfile.tempdir:
+        _serve(client, arguments)
+
+
+def _serve(client: Service, arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would ask the internet for news of itself
+    from ui.page import CSS, THEME, build  # only now: Gradio looks at both when it is imported
+
+    page = build(client)
     try:
-        build(client).queue(default_concurrency_limit=8).launch(
+        page.queue(default_concurrency_limit=8).launch(
             server_name=arguments.host,
             server_port=arguments.port,
             root_path=arguments.root_path,
             share=arguments.share,
+            quiet=not arguments.share,
+            prevent_thread_lock=True,
             ssr_mode=False,
             max_file_size="50mb",
             app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None},
@@ -64,6 +76,12 @@ def main() -> None:
         )
     except OSError as error:  # the port is taken
         sys.exit(f"error: {error}")
+    print(f"The page: http://{arguments.host}:{arguments.port}  (Ctrl-C ends it)", flush=True)
+    try:
+        print(f"It asks {client.url}, where model {client.model()['version']} answers", flush=True)
+    except ServiceError as error:  # the page says so to whoever uses it; this is for who can mend it
+        print(f"warning: {error}", file=sys.stderr, flush=True)
+    page.block_thread()
 
 
 if __name__ == "__main__":

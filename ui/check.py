@@ -1,5 +1,6 @@
-"""Tab "Check a photo": drop one, read the verdict, see why, say whether it was right."""
+"""Tab "Check a photo": drop one, read the verdict, see why, say what the photo is."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -30,8 +31,7 @@ def build(client: Service) -> None:
         with gr.Column():
             verdict = gr.HTML(words.hint(_HINT))
             with gr.Row(visible=False) as moderator:
-                right = gr.Button("The verdict is right")
-                wrong = gr.Button("The verdict is wrong")
+                labels = {label: gr.Button(f"This photo is {words.LABELS[label]}") for label in words.LABELS}
             thanks = gr.HTML(padding=False)
             with gr.Column(visible=False) as why:
                 heat = gr.HTML()
@@ -55,9 +55,7 @@ def build(client: Service) -> None:
         shown = words.heat(path, answer.pop("heatmap_base64"))
         return words.verdict(answer), shown, answer, gr.Row(visible=True), gr.Column(visible=True), ""
 
-    def tell(answer: dict[str, Any], right: bool) -> str:
-        other = {"real": "ai_generated", "ai_generated": "real"}
-        label = answer["prediction"] if right else other[answer["prediction"]]
+    def tell(answer: dict[str, Any], label: str) -> str:
         try:
             client.feedback(answer["request_id"], label)
         except ServiceError as error:
@@ -65,8 +63,8 @@ def build(client: Service) -> None:
         return words.hint(f"Thank you. Noted: this photo is {words.LABELS[label]}.")
 
     photo.change(ask, photo, [verdict, heat, answered, moderator, why, thanks], show_progress="minimal")
-    right.click(lambda answer: tell(answer, right=True), answered, thanks)
-    wrong.click(lambda answer: tell(answer, right=False), answered, thanks)
+    for label, button in labels.items():
+        button.click(partial(tell, label=label), answered, thanks)
     opacity.change(None, opacity, None, js=_SLIDE)
 
 

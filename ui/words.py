@@ -12,7 +12,7 @@ LABELS = {"real": "real", "ai_generated": "AI-generated"}
 _MEANING = {
     "flag": "Flag it: few real photos get this answer.",
     "clear": "Nothing speaks against it.",
-    "review": "Ask a person: this is too close to call.",
+    "review": "Look at it yourself: this is too close to call.",
 }
 _DECLARED = {"flag": "AI-generated", "review": "partly AI-generated"}  # what a credential can make of a decision
 _TRUST = {
@@ -33,7 +33,7 @@ def headline(answer: dict[str, Any]) -> str:
     if answer["decided_by"] == "credential":
         return f"Declared {_DECLARED[answer['decision']]} by a valid signature: {answer['decision']}"
     if not answer["in_domain"]:
-        return "Unlike the photos this model knows: ask a person"
+        return "Unlike the photos this model knows: look at it yourself"
     return f"Likely {leaning(answer)}: {answer['decision']}"
 
 
@@ -79,11 +79,13 @@ def span(low: int, high: int) -> str:
 def verdict(answer: dict[str, Any]) -> str:
     """Return the answer as HTML: headline, meaning, probability bar, facts."""
     probability = answer["probability"]
+    # Outside the domain the distance to one half says nothing about how sure one may be.
+    confidence = answer["confidence"] if answer["in_domain"] else "none: no promise covers this photo"
     shown = facts([
         ("Content Credentials", credential(answer["provenance"]["c2pa"])),
         ("Unsigned marks", ", ".join(answer["provenance"]["ai_markers"]) or "none"),
         ("How far to trust them", _TRUST[answer["provenance"]["trust"]]),
-        ("Confidence", answer["confidence"]),
+        ("Confidence", confidence),
         ("Model", answer["model_version"]),
         ("Request", answer["request_id"]),
     ])  # fmt: skip

@@ -141,10 +141,17 @@ def test_own_photos_and_an_experiment(clone: Clone) -> None:
         Image.fromarray(rng.integers(0, 255, (50, 40, 3), np.uint8)).save(folder / "a.jpg")
     clone.run("dvc", "repro", "preprocess")
     clone.commit()
+    late = clone.path / "photos/real/late.jpg"
+    Image.new("RGB", (50, 40), "red").save(late)
+    with pytest.raises(
+        AssertionError, match=r"photos/ and data/ differ in real/late.jpg: 'dvc repro data.dvc' imports"
+    ):
+        clone.run("dvc", "exp", "run", "-S", "train.epochs=1")
+    late.unlink()
     clone.run("dvc", "exp", "run", "--name", "short", "-S", "train.epochs=1")
     assert clone.json("reports/dataset.json")["own_photos"]["images"] == 60
     assert clone.json("reports/metrics.json")["own_photos"]["images"] > 0
-    assert clone.json("reports/release.json")["decision"] == "disabled"
+    assert clone.json("reports/release.json")["decision"] == "skipped"
     assert len(clone.ledger()) == 1
     assert "short" in clone.run("dvc", "exp", "show", "--csv")
     assert "validation.accuracy" in clone.run("dvc", "metrics", "diff", "HEAD")

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from service.images import decode, resize
+from stages.common import StageError
 from stages.data import ImageSet, load_images, row_digests
-from stages.own_photos import own_photos
+from stages.own_photos import check_import, own_photos
 from stages.preprocess import PARTS
 from stages.splits import clean, split_by_hash
 
@@ -141,21 +142,27 @@ def test_bad_own_photos_end_in_one_line_and_leave_the_splits(workspace, inbox: P
     assert earlier == {p: p.read_bytes() for p in earlier}
 
 
+def test_photos_that_were_not_imported_yet_are_refused(inbox: Path, tmp_path: Path) -> None:
+    pointer = tmp_path / "data.dvc"
+    check_import(pointer, inbox)  # no import at all
+    pointer.write_text("deps:\n- path: photos\n", encoding="utf-8")
+    check_import(pointer, inbox)  # nothing in photos/: a colleague's data, pulled
+    shutil.copytree(inbox, "photos")
+    check_import(pointer, inbox)
+    photo(Path("photos/real/new.jpg"), 7)
+    with pytest.raises(StageError, match=r"photos/ and data/ differ in real/new.jpg: 'dvc repro data.dvc'"):
+        check_import(pointer, inbox)
+    Path("photos/real/new.jpg").unlink()
+    shutil.rmtree("photos/ai_generated")
+    with pytest.raises(StageError, match="and 17 more"):
+        check_import(pointer, inbox)
+    pointer.write_text("deps:\n- path: s3://bucket/photos\n", encoding="utf-8")
+    check_import(pointer, inbox)
+
+
 def test_a_damaged_raw_file_is_one_line(workspace, inbox: Path) -> None:
     raw = Path("build/raw/images.safetensors")
     raw.write_bytes(raw.read_bytes()[:1000])
     workspace.refuses("preprocess", "images.safetensors is missing or damaged", "dvc repro")
     raw.unlink()
     workspace.refuses("preprocess", "images.safetensors is missing or damaged", "dvc repro")
-
-
-@pytest.mark.slow
-def test_cifake_itself(workspace, shared_dir: Path) -> None:
-    """The facts of the real data set, counted by the stage."""
-    workspace.params(download={"dataset": "cifake"})
-    for stage in ("download", "preprocess"):
-        assert workspace.run(stage, CIFAKE_ARCHIVE=str(shared_dir / "data/cifake.tar.xz")).returncode == 0
-    report = json.loads(Path("reports/dataset.json").read_text(encoding="utf-8"))
-    assert report["shared_between_train_and_test"]["distinct_images"] == 378
-    assert report["train"]["ai_generated"] == {"images": 50_000, "surplus_copies": 920}
-    assert report["test"]["ai_generated"] == {"images": 10_000, "surplus_copies": 38}

@@ -102,7 +102,7 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
 
     candidate.params(export={"version": "1.1.0", "flip_average": False})
     assert candidate.run("release", DVC_EXP_BASELINE_REV="abc").returncode == 0
-    assert decision() == "disabled"
+    assert decision() == "skipped"
     assert released == files_of("models")
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
 

@@ -19,7 +19,8 @@ from tests.service.signing import anchors_file
 def paging(folder: Path, api_url: str, *arguments: str) -> Iterator[str]:
     """Run `python -m ui` until the end; yield its address."""
     port = free_port()
-    environment = os.environ | {"API_URL": api_url, "GRADIO_TEMP_DIR": str(folder / "gradio")}
+    environment = os.environ | {"API_URL": api_url, "TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
     output = folder / "page.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -34,6 +35,7 @@ def paging(folder: Path, api_url: str, *arguments: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+    assert not list((folder / "tmp").iterdir()), "the page left uploads behind"
 
 
 @pytest.fixture(scope="session")

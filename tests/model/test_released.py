@@ -1,0 +1,156 @@
+"""The released model: what its card says of it holds, and it behaves as a detector of photos should."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from service.detector import Detector
+from service.images import resize
+from stages import robustness as changes
+from stages.data import ImageSet, load_images
+from stages.outside import outside
+from stages.synthetic import synthetic_images
+
+REPO = Path(__file__).resolve().parents[2]
+CARD: dict[str, Any] = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+
+Uint8 = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def released() -> Detector:
+    return Detector(REPO / "models/detector.onnx")
+
+
+@pytest.fixture(scope="module")
+def validation(cifake: Path) -> ImageSet:
+    """Photos that chose the model, but taught it nothing; test is read by a release alone."""
+    data = load_images(cifake / "build/dataset/validation.safetensors")
+    return data.take(np.arange(1000))
+
+
+@pytest.fixture(scope="module")
+def tiles(released: Detector) -> Uint8:
+    """Two photos that scikit-learn ships, cut into squares and made as small as the model takes them."""
+    squares = [
+        Image.fromarray(photo[top : top + 120, left : left + 120])
+        for photo in load_sample_images().images
+        for top in range(0, 361, 120)
+        for left in range(0, 481, 120)
+    ]
+    return np.stack([resize(square, released.height, released.width) for square in squares])
+
+
+def test_the_released_files_fit_together() -> None:
+    """One release: the card, the file it describes, the checkpoint that file was exported from."""
+    for path, digest in {
+        "models/detector.onnx": CARD["sha256"],
+        "models/checkpoint.safetensors": CARD["model"]["checkpoint_sha256"],
+    }.items():
+        data = (REPO / path).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+        assert len(data) < 12_000_000
+    ledger = [
+        json.loads(line) for line in (REPO / "reports/test_ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [entry["version"] for entry in ledger].count(CARD["version"]) == 1
+
+
+def test_the_released_model_keeps_its_promises() -> None:
+    """As measured on test, at release."""
+    test, robustness = CARD["metrics"]["test"], CARD["assessment"]["robustness"]
+    assert test["ece"] <= 0.01
+    assert 1 - test["in_domain_share"] <= CARD["model"]["domain"]["out_share"] + 0.003  # both counted on samples
+    for found in test["decisions"].values():
+        assert found["reals_flagged"] <= found["reals_flagged_at_most"]
+    assert robustness["jpeg"]["40"]["accuracy"] >= 0.958
+    assert robustness["blur"]["0.6"]["accuracy"] >= 0.874
+    assert robustness["noise"]["0.1"]["accuracy"] >= 0.95
+    outside = dict(CARD["assessment"]["outside"])
+    assert outside.pop("large_photos")["flagged"] == 0
+    assert all(found["flagged"] == 0 for ways in outside.values() for found in ways.values())
+    explained = CARD["assessment"]["explanation"]
+    assert explained["deletion"]["map_area"] < explained["deletion"]["random_area"]
+    assert explained["insertion"]["map_area"] > explained["insertion"]["random_area"]
+
+
+def test_nothing_from_outside_is_flagged(released: Detector, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    (folder / "README.txt").write_text("no photo")
+    Image.new("RGB", (800, 600), "white").save(folder / "white.jpg")
+    known = released.score(synthetic_images(600, released.height, seed=1).images).embedding
+    found = outside(released, known, 40, seed=2, alpha=0.01, large_photos=folder)
+    assert found.pop("large_photos")["images"] == 1
+    for kind, ways in found.items():
+        for way, row in ways.items():
+            assert row["flagged"] == 0, (kind, way)
+        assert ways["large"]["in_domain"] == 0
+
+
+def test_a_mirrored_photo_gets_the_same_answer(released: Detector, tiles: Uint8) -> None:
+    one, mirrored = (released.score(photos).probability for photos in (tiles, tiles[:, :, ::-1].copy()))
+    assert one == pytest.approx(mirrored, abs=1e-5)
+
+
+def test_a_photo_gets_the_same_answer_in_any_company(released: Detector, tiles: Uint8) -> None:
+    together = released.score(tiles).probability
+    alone = [released.score(photo[None]).probability[0] for photo in tiles]
+    assert alone == pytest.approx(together, abs=1e-5)
+
+
+def test_the_heat_map_adds_up_to_the_answer(released: Detector, tiles: Uint8) -> None:
+    """Its mean and the bias are the logit, of which the probability is an increasing function."""
+    found = released.score(tiles)
+    logits = found.heatmap.mean((1, 2)) + released.card["head_bias"]
+    assert (np.diff(found.probability[np.argsort(logits)]) >= -1e-6).all()
+
+
+@pytest.mark.slow
+def test_both_classes_are_known(released: Detector, validation: ImageSet) -> None:
+    said = released.score(validation.images).probability >= 0.5
+    for label in (0, 1):
+        rows = validation.labels == label
+        assert (said[rows] == label).mean() >= 0.96
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "strength", "share"),
+    [
+        (changes.jpeg, 90, 0.03),
+        (changes.noise, 0.02, 0.03),
+        (changes.brightness, 0.9, 0.03),
+        (changes.contrast, 1.1, 0.03),
+        (changes.jpeg, 60, 0.05),
+        (changes.noise, 0.05, 0.05),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_a_shop_does_to_photos_turns_few_answers(
+    released: Detector, validation: ImageSet, change: Callable[[Uint8, float], Uint8], strength: float, share: float
+) -> None:
+    before, after = (
+        released.score(photos).probability >= 0.5 for photos in (validation.images, change(validation.images, strength))
+    )
+    assert (before != after).mean() <= share
+
+
+@pytest.mark.slow
+def test_the_more_a_photo_suffers_the_less_is_decided(released: Detector, validation: ImageSet) -> None:
+    """Blur takes photos out of the known domain, where nothing is flagged or cleared."""
+    inside = [
+        (released.score(photos).distance <= released.card["domain"]["threshold"]).mean()
+        for photos in (validation.images, *(changes.blur(validation.images, sigma) for sigma in (0.8, 1.0, 1.5)))
+    ]
+    assert inside == sorted(inside, reverse=True)
+    assert inside[0] > 0.95
+    assert inside[-1] < 0.2
