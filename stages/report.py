@@ -40,7 +40,8 @@ def limits(card: dict[str, Any]) -> str:
 those of the one public data set it learned from.**
 Of {large["images"]:,} photos as shops have them it decided on {decided or "none"}, and left the rest to a person.
 To have it decide on yours, [train it on them](docs/OWN_PHOTOS.md): on {own["images"]} held-out ones of those
-a network for 128 pixels reached an accuracy of {own["accuracy"]:.2f}; their two classes differ in style, too, so expect less.
+a network for 128 pixels reached an accuracy of {own["accuracy"]:.2f}; their two classes differ in style, too:
+expect less.
 """
 
 
