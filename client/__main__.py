@@ -79,11 +79,16 @@ def _check(client: Client, photos: list[Path], *, as_json: bool) -> int:
         if as_json:
             print(answer.model_dump_json())
         elif isinstance(answer, Prediction):
-            by = "" if answer.decided_by == "pixels" else "  (by its Content Credentials)"
-            print(f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{by}")
+            print(f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{_note(answer)}")
         else:
             print(f"error   {answer.error}  {path}")
     return BAD if any(isinstance(answer, Failure) for answer in answers) else 0
+
+
+def _note(answer: Prediction) -> str:
+    if answer.decided_by == "credential":
+        return "  (by its Content Credentials)"
+    return "" if answer.in_domain else "  (out of domain: no promise covers it)"
 
 
 def _folder(client: Client, options: argparse.Namespace) -> int:

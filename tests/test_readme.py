@@ -17,6 +17,33 @@ def test_the_figures_are_those_of_the_released_model() -> None:
     assert with_figures(readme, card) == readme, "run 'python -m stages.report'"
 
 
+def test_its_answer_is_the_one_that_is_tried_in_the_docs() -> None:
+    readme, api = ((REPO / name).read_text(encoding="utf-8") for name in ("README.md", "docs/API.md"))
+    shown, tried = (re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0] for text in (readme, api))
+    assert shown == tried
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (REPO / "README.md", *(REPO / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            heads = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in {_anchor(head) for head in heads}, f"{page.name}: {link}"
+
+
+def _anchor(head: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPO / "README.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
 def test_the_model_card_is_that_of_the_released_model() -> None:
     card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
     written = (REPO / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
