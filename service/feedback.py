@@ -18,15 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import decision
 from service.drift.times import TimeRangeError, span
-from service.prediction_log import PredictionLog, now
+from service.prediction_log import PREDICTIONS, PredictionLog, now
 from service.settings import load_settings
 
 FAILED = 2  # exit code
-COLUMNS = (
-    "request_id", "time", "reviewed", "reviewer", "label", "prediction", "agrees", "decision", "probability",
-    "in_domain", "credential", "model_version", "width", "height", "jpeg_quality", "distance", "brightness",
-    "contrast", "sharpness",
-)  # fmt: skip
+_FIRST = ("request_id", "time", "reviewed", "reviewer", "label", "prediction", "agrees")
+_INNER = {"id", "score", "embedding"}  # of no use to a person
+COLUMNS = (*_FIRST, *(column.name for column in PREDICTIONS.columns if column.name not in {*_FIRST, *_INNER}))
 
 Row = dict[str, Any]
 

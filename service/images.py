@@ -104,7 +104,7 @@ def resize(image: Image.Image, height: int, width: int) -> Uint8:
 
 
 def statistics(images: Uint8) -> dict[str, Float32]:
-    """Describe photos by three plain numbers each, for drift detection.
+    """Describe photos by plain numbers of a range of about 0..1, for drift detection.
 
     Computed on the pixels the model sees, so that photos of any size compare. With luma in 0..1 (ITU-R
     BT.601): `brightness` is its mean, `contrast` its standard deviation (RMS contrast, Peli 1990),

@@ -75,6 +75,7 @@ PREDICTIONS = Table(
     Column("width", Integer, nullable=False),  # of the photo as it came, upright, in pixels
     Column("height", Integer, nullable=False),
     Column("jpeg_quality", Integer),  # 1 to 100; 0: no JPEG; null: a row from before there was this column
+    # What joins must be nullable: an earlier version's log gets the column when it is opened, and has no value for it.
     Column("credential", String(20)),  # Content Credentials: valid, untrusted, invalid; null: none, or an older row
 )
 FEEDBACK = Table(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from stages.assessment import AssessmentParams, assess
@@ -85,8 +86,8 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     detector = open_detector(CANDIDATE)
     if released and same_model(released["model"], detector.card):
         print("release: the candidate is the released model")
-        if not EXPERIMENT and released.get("experiments") != (found := experiments(released["model"])):
-            write_json(CARD, released | {"experiments": found})
+        if not EXPERIMENT:
+            _renew(released)
         return _report(released)
     if EXPERIMENT:
         return decision | {"decision": "skipped", "reasons": ["an experiment is never released"]}
@@ -150,6 +151,17 @@ def experiments(card: dict[str, Any]) -> dict[str, Any]:
             else:
                 print(f"release: {path} stays out of the card: it is of other training params")
     return found
+
+
+def _renew(released: dict[str, Any]) -> None:
+    """Let the released model have what came since and needs no test: experiments, and drift's new columns."""
+    if released.get("experiments") != (found := experiments(released["model"])):
+        write_json(CARD, released | {"experiments": found})
+    with np.load(REFERENCE) as candidate, np.load(MODEL_REFERENCE) as current:
+        known = set(candidate.files) == set(current.files)
+    if not known:
+        with whole_file(MODEL_REFERENCE) as temporary:
+            shutil.copyfile(REFERENCE, temporary)
 
 
 def _report(card: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.card import ModelError
 from service.drift.columns import Table, take
-from service.drift.comparison import compare
+from service.drift.comparison import TESTED, compare
 from service.drift.monitor import DriftMonitor
 from service.drift.references import BadReferenceError, Reference, References
 from service.settings import Settings, load_settings
@@ -75,6 +75,8 @@ def _baseline(settings: Settings, since: str | None, until: str | None, *, undo:
     elif since is not None:
         reference = references.adopt(monitor.rows(since, until), version)
         print(f"adopted: {_said(reference)}")
+        if absent := [name for name in TESTED if name not in reference.table]:
+            print(f"without {', '.join(absent)}: some of these predictions are from before it was logged")
         size = settings.drift_window
         windows, alarms = own_alarms(reference.table, size)
         if windows:

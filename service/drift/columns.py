@@ -13,21 +13,23 @@ Table = dict[str, Floats]
 """Column name -> float64 [n]; `probability` is P(AI-generated) at the prior of the model's calibration."""
 
 EMBEDDING = tuple(f"embedding_{place}" for place in range(EMBEDDING_COMPONENTS))
-_LOGGED = ("distance", "brightness", "contrast", "sharpness")
+_ALWAYS = ("distance", "brightness", "contrast", "sharpness")  # in every log and reference that there ever was
+_LATER = ("size", "jpeg_quality")  # what came since: left out where a reference, or a row of the window, lacks it
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the columns of rows of the prediction log, in their order.
 
-    `size` is the root of width x height, in pixels of the photo as it came. `jpeg_quality` is 0 for other formats; it
-    is left out where a row comes from before it was logged.
+    `size` is the root of width x height, in pixels of the photo as it came. `jpeg_quality` is 0 for other formats.
+    A column is left out where a row comes from before it was logged.
     """
-    arrays = {name: np.array([row[name] for row in rows]) for name in _LOGGED}
+    arrays = {name: np.array([row[name] for row in rows]) for name in _ALWAYS}
     arrays["embedding"] = np.array([row["embedding"] for row in rows] or np.zeros((0, EMBEDDING_COMPONENTS)))
     arrays["probability"] = np.array([row["score"] for row in rows])
-    arrays["size"] = np.sqrt([float(row["width"] * row["height"]) for row in rows])
-    if all(row["jpeg_quality"] is not None for row in rows):
-        arrays["jpeg_quality"] = np.array([row["jpeg_quality"] for row in rows])
+    sized = [{**row, "size": (row["width"] * row["height"]) ** 0.5} for row in rows]
+    for name in _LATER:
+        if all(row[name] is not None for row in sized):
+            arrays[name] = np.array([row[name] for row in sized])
     return from_arrays(arrays)
 
 
@@ -37,10 +39,10 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:
     Raises:
         KeyError: a column that every reference has is missing.
     """
-    table = {name: arrays[name].astype(np.float64) for name in _LOGGED}
+    table = {name: arrays[name].astype(np.float64) for name in _ALWAYS}
     embedding = arrays["embedding"].astype(np.float64)
     table |= {name: embedding[:, place] for place, name in enumerate(EMBEDDING[: embedding.shape[1]])}
-    table |= {name: arrays[name].astype(np.float64) for name in ("size", "jpeg_quality") if name in arrays}
+    table |= {name: arrays[name].astype(np.float64) for name in _LATER if name in arrays}
     return with_score(table, arrays["probability"].astype(np.float64))
 
 

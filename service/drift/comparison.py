@@ -21,7 +21,7 @@ MINIMUM = 100  # predictions; with fewer nothing is said
 
 _EXPECTED = 10  # photos of the rarer label in a window, from which on the normal approximation holds (Cochran 1954)
 SHARE = "called_ai"
-_WORDS = {  # column -> words for a median below and above the reference's
+TESTED = {  # besides the share and the embedding, in this order: words for a median below and above the reference's
     "score": ("scores lean to real", "scores lean to AI-generated"),
     "distance": ("photos are more alike than the reference's", "photos are less like the training photos"),
     "brightness": ("photos are darker than the reference", "photos are brighter than the reference"),
@@ -120,7 +120,7 @@ def _said(name: str, window: Floats, reference: Floats) -> str:
             f"{np.percentile(values, 10):.3g} to {np.percentile(values, 90):.3g}" for values in (window, reference)
         )
         return f"{name} is spread otherwise than in the reference: from {low} (middle 80 %) against {high}"
-    return f"{_WORDS[name][now > then]}: median {name} {now:.3g} against {then:.3g}"
+    return f"{TESTED[name][now > then]}: median {name} {now:.3g} against {then:.3g}"
 
 
 @cache
@@ -148,7 +148,7 @@ def _share_test(now: "pd.Series[Any]", then: "pd.Series[Any]") -> Literal["z", "
 
 def _thresholds(window: Table, reference: Table) -> dict[str, float]:
     """Return each tested column's part of `ALPHA`."""
-    names = [name for name in (*_WORDS, *EMBEDDING) if name in window and name in reference]
+    names = [name for name in (*TESTED, *EMBEDDING) if name in window and name in reference]
     return {SHARE: ALPHA_SHARE, **dict.fromkeys(names, ALPHA_COLUMNS / len(names))}
 
 

@@ -78,12 +78,15 @@ class References:
                 "(python -m service.drift baseline --since 7d), or give it up (--undo)"
             )
         arrays = self._read(name)
-        return Reference(
-            name=name,
-            table=columns.from_arrays(arrays),
-            ai_share=float(arrays["ai_share"]),
-            adopted=datetime.fromisoformat(str(arrays["adopted"])),
-        )
+        try:
+            return Reference(
+                name=name,
+                table=columns.from_arrays(arrays),
+                ai_share=float(arrays["ai_share"]),
+                adopted=datetime.fromisoformat(str(arrays["adopted"])),
+            )
+        except KeyError as error:
+            raise BadReferenceError(f"the adopted reference {name} has no column {error}: {_GIVE_UP}") from error
 
     def adopt(self, rows: Sequence[Mapping[str, Any]], model_version: str) -> Reference:
         """Take rows of the prediction log, newest first, as the reference from now on.
@@ -157,6 +160,9 @@ class References:
     def _model_reference(self) -> Reference:
         try:
             with np.load(self._own, allow_pickle=False) as file:
-                return Reference(self._own.name, columns.from_arrays(file), float(file["label"].mean()))
-        except Exception as error:  # likewise
+                arrays = dict(file)
+            return Reference(self._own.name, columns.from_arrays(arrays), float(arrays["label"].mean()))
+        except KeyError as error:
+            raise BadReferenceError(f"{self._own.name} beside the model file has no column {error}") from error
+        except Exception as error:  # as in _read
             raise BadReferenceError(f"{self._own.name} is missing or damaged beside the model file") from error

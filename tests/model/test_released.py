@@ -13,6 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from service.detector import Detector
+from service.drift.columns import take
+from service.drift.comparison import compare
+from service.drift.references import References
 from service.images import resize
 from stages import robustness as changes
 from stages.data import ImageSet, load_images
@@ -80,6 +83,12 @@ def test_the_released_model_keeps_its_promises() -> None:
     explained = CARD["assessment"]["explanation"]
     assert explained["deletion"]["map_area"] < explained["deletion"]["random_area"]
     assert explained["insertion"]["map_area"] > explained["insertion"]["random_area"]
+
+
+def test_drift_can_use_its_reference() -> None:
+    reference = References("memory://nothing-adopted", REPO / "models/detector.onnx").current(CARD["version"])
+    assert len(reference.table["score"]) >= 10_000
+    assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 
 
 def test_nothing_from_outside_is_flagged(released: Detector, tmp_path: Path) -> None:

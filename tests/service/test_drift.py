@@ -1,6 +1,7 @@
 """Drift: few false alarms, real shifts named in words, accuracy without labels, references of one's own."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,17 @@ from service.drift import __main__ as command
 from service.drift import columns
 from service.drift.accuracy import REVIEWED_MINIMUM, estimated_accuracy, reviewed, reviewed_report
 from service.drift.columns import Table
-from service.drift.comparison import ALPHA, ALPHA_COLUMNS, ALPHA_SHARE, MINIMUM, alerts, compare, report
+from service.drift.comparison import (
+    ALPHA,
+    ALPHA_COLUMNS,
+    ALPHA_SHARE,
+    MINIMUM,
+    SHARE,
+    TESTED,
+    alerts,
+    compare,
+    report,
+)  # fmt: skip
 from service.drift.look import look
 from service.drift.references import MINIMUM as REFERENCE_MINIMUM
 from service.drift.references import BadReferenceError, Reference, References
@@ -138,6 +149,15 @@ def test_the_worst_comes_first() -> None:
     lines = alerts(compare(window, stable), window, stable)
     assert "blurrier" in lines[0]
     assert any("brighter" in line for line in lines[1:])
+
+
+def test_the_docs_name_every_column_that_is_tested() -> None:
+    text = (ROOT / "docs/DRIFT.md").read_text(encoding="utf-8").partition("## What is tested")[2].partition("All p-")[0]
+    named = {
+        name for line in text.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert named - set(columns.EMBEDDING) == {SHARE, *TESTED}
+    assert {columns.EMBEDDING[0], columns.EMBEDDING[-1]} <= named
 
 
 def test_what_the_reference_does_not_know_is_not_tested() -> None:
@@ -294,6 +314,7 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     said = capsys.readouterr().out
     assert "-model-0.0.1, 600 predictions, " in said
     assert "in a row" not in said  # it holds one window of 500 alone
+    assert "without" not in said
     assert run("report", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.startswith("ok: 500 predictions")
     assert run("baseline", "--undo", monkeypatch=monkeypatch) == 0
@@ -304,6 +325,26 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     assert run("baseline", "--until", "1h", monkeypatch=monkeypatch) == 2
     assert run("report", "--since", "noon", monkeypatch=monkeypatch) == 2
     assert "write 24h, 7d" in capsys.readouterr().err
+
+
+def test_columns_that_are_not_in_all_rows_or_references_are_told(
+    shop: PredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = rows(REFERENCE_MINIMUM + 100, 5)
+    mixed[-1]["jpeg_quality"] = None
+    shop.add(mixed)
+    wait_for(lambda: len(shop.recent("0.0.1", 1000)) == len(mixed))
+    assert run("baseline", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
+    assert "without jpeg_quality: some of these predictions are from before" in capsys.readouterr().out
+
+    (kept,) = (tmp_path / "drift/references").glob("*.npz")
+    for file, others in ((kept, []), (tmp_path / "model/reference.npz", ["--undo"])):
+        with np.load(file) as stored:
+            left = {name: stored[name] for name in stored.files if name != "contrast"}
+        np.savez(file, **left)
+        assert run("baseline", *others, monkeypatch=monkeypatch) == 2
+        assert f"{file.stem}" in (said := capsys.readouterr().err)
+        assert "has no column 'contrast'" in said
 
 
 def test_a_reference_of_another_model_is_not_used(shop: PredictionLog, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import images
 from service.middleware import new_request_id
-from service.prediction_log import PredictionLog
+from service.prediction_log import PREDICTIONS, PredictionLog
 
 
 def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something is so; fail when it never is."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"still not so after {seconds:.0f} seconds: what was logged may say why"
         time.sleep(0.05)
 
 
@@ -94,10 +96,12 @@ def test_a_broken_database_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
 def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "log.db") as database:
-        old = [name for name in row() if name not in ("credential", "embedding", "jpeg_quality")]
-        database.execute(
-            f"create table predictions (id integer primary key, {', '.join(old)}, embedding json not null)"
+        database.execute(  # the first version's
+            "create table predictions (id integer primary key, request_id, time, model_version, score, probability, "
+            "prediction, decision, in_domain, distance, brightness, contrast, sharpness, embedding json not null, "
+            "width, height)"
         )
+        database.execute("insert into predictions values (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)")
     log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
     log.add([row(1)])
     wait_for(lambda: len(log.recent("1.0.0", 10)) == 1)
@@ -105,6 +109,11 @@ def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> Non
         database.execute("update predictions set jpeg_quality = null")
     assert log.recent("1.0.0", 1)[0]["jpeg_quality"] is None
     log.close()
+
+
+def test_every_statistic_of_a_photo_has_its_column() -> None:
+    statistics = images.statistics(np.zeros((1, 32, 32, 3), np.uint8))
+    assert set(statistics) <= set(PREDICTIONS.columns.keys())
 
 
 def test_a_time_range_is_read_whole_or_as_a_random_part(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 import yaml
 
@@ -87,6 +88,13 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
         with_seeds = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
         assert ("seeds" in with_seeds["experiments"]) == joins
     assert with_seeds | {"experiments": {}} == card
+    # A statistic that was added since joins the released model's reference: it needs no test.
+    with np.load("build/reference.npz") as stored:
+        np.savez("build/reference.npz", **stored, colourfulness=stored["contrast"])
+    assert candidate.run("release").returncode == 0
+    with np.load("models/reference.npz") as stored:
+        assert "colourfulness" in stored.files
+    assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
     released = files_of("models")
 
     candidate.params(export={"flip_average": False})  # another candidate of the same version
