@@ -34,7 +34,9 @@ serve: $(VENV)/.serve ## install what serving needs and answer on http://localho
 	@echo "  then try          curl -F file=@some.jpg http://localhost:$(PORT)/predict"
 	@echo "  the end           Ctrl-C"
 	@echo
-	@OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+	@# A home of its own: BentoML empties the folder of metrics and rate limits at every start, another service's too.
+	@mkdir -p build/bentoml-$(PORT)
+	@BENTOML_HOME=$(CURDIR)/build/bentoml-$(PORT) OMP_WAIT_POLICY=PASSIVE exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
 
 ui: PORT := $(or $(PORT),7860)
 ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… for a service elsewhere)

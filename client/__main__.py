@@ -3,12 +3,15 @@
 aidetect check PHOTO …               what the service says of each
 aidetect folder PHOTOS OUT           all photos below a folder to a .csv or .parquet file; stopped, it goes on
 aidetect drift                       exit code 1 on drift, for cron; 2: the service cannot answer
+aidetect explain PHOTO OUT.jpg       as check, and a picture of the places that speak for it
+aidetect show REQUEST_ID             what was answered earlier, and the thresholds of that time
 aidetect feedback REQUEST_ID real    what the photo of an earlier prediction is: real or ai_generated
 
 The service is at API_URL (http://localhost:3000), and API_KEY is sent to it. `python -m client` does the same.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -39,6 +42,11 @@ def main() -> int:
     folder.add_argument("--concurrency", type=int, default=4, help="requests at a time")
     folder.add_argument("--batch", type=int, default=BATCH, help="photos in a request")
     commands.add_parser("drift", help="exit code 1 on drift")
+    explain = commands.add_parser("explain", help="which places of a photo speak for the answer")
+    explain.add_argument("photo", type=Path, metavar="PHOTO")
+    explain.add_argument("out", type=Path, metavar="OUT", help="a JPEG: red speaks for AI-generated, blue for real")
+    show = commands.add_parser("show", help="what was answered earlier")
+    show.add_argument("request_id", metavar="REQUEST_ID")
     feedback = commands.add_parser("feedback", help="say what a photo is")
     feedback.add_argument("request_id", metavar="REQUEST_ID")
     feedback.add_argument("label", choices=["real", "ai_generated"])
@@ -48,17 +56,7 @@ def main() -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name on disk may be any bytes
     try:
         with Client(options.api_url, os.environ.get("API_KEY"), patience=options.patience) as client:
-            match options.command:
-                case "check":
-                    return _check(client, options.photos, as_json=options.json)
-                case "folder":
-                    return _folder(client, options)
-                case "drift":
-                    return _drift(client)
-                case _:
-                    said = client.feedback(options.request_id, options.label)
-                    print(f"noted: {said.label}; the service had said {said.prediction}")
-                    return 0
+            return _COMMANDS[options.command](client, options)
     except (ServiceError, FolderError, OSError) as error:
         return _given_up(f"error: {error}", FAILED, options)
     except KeyboardInterrupt:
@@ -73,22 +71,41 @@ def _given_up(said: str, code: int, options: argparse.Namespace) -> int:
     return code
 
 
-def _check(client: Client, photos: list[Path], *, as_json: bool) -> int:
-    answers = client.predict_many(photos)
-    for path, answer in zip(photos, answers, strict=True):
-        if as_json:
+def _check(client: Client, options: argparse.Namespace) -> int:
+    answers = client.predict_many(options.photos)
+    for path, answer in zip(options.photos, answers, strict=True):
+        if options.json:
             print(answer.model_dump_json())
         elif isinstance(answer, Prediction):
-            print(f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{_note(answer)}")
+            print(_line(path, answer))
         else:
             print(f"error   {answer.error}  {path}")
     return BAD if any(isinstance(answer, Failure) for answer in answers) else 0
 
 
-def _note(answer: Prediction) -> str:
+def _line(path: Path, answer: Prediction) -> str:
+    note = "" if answer.in_domain else "  (out of domain: no promise covers it)"
     if answer.decided_by == "credential":
-        return "  (by its Content Credentials)"
-    return "" if answer.in_domain else "  (out of domain: no promise covers it)"
+        note = "  (by its Content Credentials)"
+    return f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{note}"
+
+
+def _explain(client: Client, options: argparse.Namespace) -> int:
+    found = client.explain(options.photo)
+    options.out.write_bytes(found.heatmap)
+    print(f"{_line(options.photo, found.prediction)}\n{options.out}: red speaks for AI-generated, blue for real")
+    return 0
+
+
+def _show(client: Client, options: argparse.Namespace) -> int:
+    print(json.dumps(client.prediction(options.request_id), indent=2))
+    return 0
+
+
+def _feedback(client: Client, options: argparse.Namespace) -> int:
+    said = client.feedback(options.request_id, options.label)
+    print(f"noted: {said.label}; the service had said {said.prediction}")
+    return 0
 
 
 def _folder(client: Client, options: argparse.Namespace) -> int:
@@ -99,12 +116,17 @@ def _folder(client: Client, options: argparse.Namespace) -> int:
     return BAD if errors else 0
 
 
-def _drift(client: Client) -> int:
+def _drift(client: Client, _: argparse.Namespace) -> int:
     found = client.drift()
     print(f"{found.status}: {found.window_size} predictions, drift score {found.drift_score:.3f}")
     for alert in found.alerts:
         print(f"  {alert}")
     return BAD if found.drift_detected else 0
+
+
+_COMMANDS = {
+    "check": _check, "explain": _explain, "folder": _folder, "drift": _drift, "show": _show, "feedback": _feedback,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

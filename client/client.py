@@ -83,6 +83,14 @@ class Client:
         """Say what the photo of an earlier prediction is."""
         return self._ask(Feedback, self._service.feedback, request_id, label)
 
+    def prediction(self, request_id: str) -> dict[str, Any]:
+        """Return what was answered earlier, and the thresholds of that time, as JSON has it.
+
+        Raises:
+            ServiceError: no such prediction is known, or the service cannot answer.
+        """
+        return patiently(self._patience)(self._service.prediction, request_id)
+
     def drift(self) -> Drift:
         """Is what the service sees now unlike what its model was calibrated on?"""
         return self._ask(Drift, self._service.drift)

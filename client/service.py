@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -74,6 +75,10 @@ class Service:
     def feedback(self, request_id: str, label: str) -> dict[str, Any]:
         """Say what a photo is."""
         return self._ask("POST", "/feedback", json={"request_id": request_id, "label": label})
+
+    def prediction(self, request_id: str) -> dict[str, Any]:
+        """Return what was answered earlier."""
+        return self._ask("GET", f"/predictions/{quote(request_id, safe=':')}")
 
     def drift(self) -> dict[str, Any]:
         """Return what the drift monitor saw."""

@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartParser
 from service.errors import ApiError, detail_of, error_answer, error_name
 from service.images import ImageError
 from service.openapi import page, schema
-from service.routes import drift, facts, feedback, predictions
+from service.routes import drift, facts, feedback, logged, predictions
 from service.settings import Settings
 from service.worker import Worker, start_worker
 
@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
     app.state.monitor = None
-    for routes in (predictions, feedback, drift, facts):
+    for routes in (predictions, feedback, logged, drift, facts):
         app.include_router(routes.router)
 
     @app.get("/", include_in_schema=False)

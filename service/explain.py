@@ -14,7 +14,7 @@ _MIN_SIDE, _MAX_SIDE = 256, 1024  # longest side of the picture, in pixels
 
 
 def overlay(image: Image.Image, heatmap: npt.NDArray[np.float32]) -> bytes:
-    """Lay a heat map over a photo.
+    """Lay a heat map over a photo, which is shown in grey: its own reds and blues would pass for heat.
 
     Args:
         image: the photo, mode RGB, upright.
@@ -26,7 +26,8 @@ def overlay(image: Image.Image, heatmap: npt.NDArray[np.float32]) -> bytes:
     longest = max(image.size)
     scale = min(max(longest, _MIN_SIDE), _MAX_SIDE) / longest
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    photo = np.asarray(image.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    grey = image.resize(size, Image.Resampling.BICUBIC).convert("L").convert("RGB")
+    photo = np.asarray(grey, dtype=np.float32)
     heat = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BICUBIC))
     strength = np.abs(heat) / max(float(np.abs(heat).max()), _LEAST_SCALE)
     opacity = (_MOST * strength)[:, :, None]

@@ -100,6 +100,9 @@ def score(
                 "height": photo.height,
                 "jpeg_quality": photo.jpeg_quality,
                 "credential": photo.credential.status if photo.credential else None,
+                "ai_prior": detector.ai_prior,
+                "flag_threshold": detector.thresholds.flag,
+                "clear_threshold": detector.thresholds.clear,
             }
             for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
         ]

@@ -125,11 +125,42 @@ class BatchResponse(Schema):
     request_id: str
 
 
+class LoggedPrediction(Schema):
+    """What the service answered earlier, as the prediction log has it; of an id used twice the newest answer."""
+
+    prediction_id: str = Field(description="the prediction's `request_id`")
+    time: datetime
+    model_version: str
+    prediction: Prediction
+    probability: float = Field(description="as answered, at the `ai_prior` of that time")
+    score: float = Field(
+        description="the same at the prior of the model's calibration: equal whenever photo and model are"
+    )
+    decision: Decision
+    in_domain: bool
+    distance: float = Field(description="from the training photos; in domain up to the card's `domain.threshold`")
+    ai_prior: float | None = Field(description="null here and below: the row is from before it was logged")
+    flag_threshold: float | None = Field(description="in domain, flagged at or above it and 0.5")
+    clear_threshold: float | None = Field(description="in domain, cleared below it and 0.5")
+    brightness: float = Field(description="mean luma of the pixels that the model saw, 0 to 1")
+    contrast: float = Field(description="its standard deviation")
+    sharpness: float = Field(description="standard deviation of its Laplacian")
+    width: int = Field(description="of the photo as it came, upright, in pixels")
+    height: int
+    jpeg_quality: int | None = Field(description="1 to 100; 0: no JPEG")
+    credential: Literal["valid", "untrusted", "invalid"] | None = Field(description="null: none")
+    label: Prediction | None = Field(description="what a moderator said of it last; null: nobody did")
+    request_id: str = Field(description="of this request")
+
+
+LOGGED_ID = r"^[A-Za-z0-9._-]{1,128}(:[0-9]{1,3})?$"
+
+
 class FeedbackRequest(Schema):
     """What a moderator says of an earlier answer."""
 
     request_id: str = Field(
-        pattern=r"^[A-Za-z0-9._-]{1,128}(:[0-9]{1,3})?$",
+        pattern=LOGGED_ID,
         description="of the prediction: `request_id` of its answer, or of its item in a batch",
         examples=["01M81YWJSJ51VK5SBFRPYH2ZSF"],
     )

@@ -107,6 +107,9 @@ def test_explanation_feedback_drift_and_model(client: Client) -> None:
     explained = client.explain(encode(photo()))
     assert explained.heatmap.startswith(b"\xff\xd8")
     said = client.feedback(explained.prediction.request_id, "real")
+    logged = client.prediction(explained.prediction.request_id)
+    assert logged["probability"] == explained.prediction.probability
+    assert (logged["label"], logged["decision"]) == ("real", explained.prediction.decision)
     assert said.agrees == (explained.prediction.prediction == "real")
     drift = client.drift()
     assert drift.status == "insufficient_data"
@@ -146,7 +149,9 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     Path(odd).write_bytes(encode(photo()))
-    assert run(service, "check", odd).stdout.endswith("caf\\udce9.png\n")
+    assert "caf\\udce9.png  (out of domain: no promise covers it)\n" in run(service, "check", odd).stdout
+    assert run(service, "explain", tmp_path / "good.png", tmp_path / "why.jpg").returncode == 0
+    assert (tmp_path / "why.jpg").read_bytes().startswith(b"\xff\xd8")
     assert "(by its Content Credentials)" in done.stdout.splitlines()[1]
     done = run(service, "check", "--json", tmp_path / "good.png", tmp_path / "bad.png")
     assert done.returncode == 1
@@ -156,6 +161,7 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     for arguments, words in (
         (["check", tmp_path / "none.png"], "No such file"),
         (["feedback", "unknown", "real"], "No prediction unknown is known"),
+        (["show", "a b"], "Prediction_id: "),
     ):
         done = run(service, *arguments)
         assert done.returncode == 2
@@ -166,6 +172,7 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "error: The detector wants an API key: set API_KEY to a valid one.\n")
     request_id = json.loads(run(service, "check", "--json", tmp_path / "good.png").stdout)["request_id"]
     assert "noted: real" in run(service, "feedback", request_id, "real").stdout
+    assert json.loads(run(service, "show", request_id).stdout)["label"] == "real"
     done = run(service, "drift")
     assert (done.returncode, done.stdout.split(":")[0]) == (0, "insufficient_data")
 

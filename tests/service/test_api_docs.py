@@ -30,7 +30,7 @@ BLOCK = re.compile(r"```(\w+)\n(.*?)```\n", re.DOTALL)
 CHANGING = {  # differ from run to run
     *("request_id", "timestamp", "inference_time_ms", "total_inference_time_ms", "uptime_seconds"),
     *("predictions_total", "window_size", "mean_probability", "std_probability"),
-    *("age_seconds", "window_start", "window_end"),
+    *("age_seconds", "window_start", "window_end", "time"),
 }
 WIDTH = 118
 

@@ -78,7 +78,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 PATHS = [
     *[
         ("GET", path)
-        for path in ("/", "/docs", "/openapi.json", "/metrics", "/health", "/model", "/drift", "/drift/report")
+        for path in (
+            "/",
+            "/docs",
+            "/openapi.json",
+            "/metrics",
+            "/health",
+            "/model",
+            "/drift",
+            "/drift/report",
+            "/predictions/a",
+        )
     ],
     *[("POST", path) for path in ("/predict", "/predict/batch", "/predict/explain", "/feedback")],
     # BentoML's own, unknown paths and methods, and ways of writing a path that might slip past

@@ -96,3 +96,21 @@ BODIES: dict[str, tuple[dict[str, Any], int]] = {
 def test_every_bad_body_is_refused(client: httpx.Client, name: str) -> None:
     request, status = BODIES[name]
     assert is_error(client.post("/feedback", **request), status)
+
+
+def test_an_earlier_answer_is_found_with_the_thresholds_of_its_time(client: httpx.Client) -> None:
+    told = client.post("/predict", files={"file": GOOD["png"]}).json()
+    limits = client.get("/model").json()["thresholds"]
+    assert say(client, told["request_id"], "real").status_code == 200
+    found = client.get(f"/predictions/{told['request_id']}")
+    assert found.status_code == 200, found.text
+    logged = found.json()
+    assert {key: logged[key] for key in ("prediction", "probability", "decision", "in_domain", "model_version")} == {
+        key: told[key] for key in ("prediction", "probability", "decision", "in_domain", "model_version")
+    }
+    assert (logged["flag_threshold"], logged["clear_threshold"]) == (limits["flag"], limits["clear"])
+    assert logged["ai_prior"] == limits["ai_prior"]
+    assert logged["prediction_id"] == told["request_id"]
+    assert logged["label"] == "real"
+    assert is_error(client.get("/predictions/never-given"), 404, "unknown_prediction")
+    assert is_error(client.get("/predictions/a%20b"), 422, "validation_error")

@@ -445,7 +445,16 @@ def test_the_openapi_page_is_complete_and_needs_no_other_host(client: httpx.Clie
         assert client.get(link).status_code == 200
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        *("/predict", "/predict/batch", "/predict/explain", "/feedback", "/health", "/model", "/model/plots/{name}"),
+        *(
+            "/predict",
+            "/predict/batch",
+            "/predict/explain",
+            "/predictions/{prediction_id}",
+            "/feedback",
+            "/health",
+            "/model",
+            "/model/plots/{name}",
+        ),
         *("/drift", "/drift/report", "/drift/reports", "/metrics", "/healthz", "/livez", "/readyz"),
     }
     for path in ("/predict", "/predict/batch", "/predict/explain"):

@@ -36,6 +36,9 @@ def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, An
         "height": 480,
         "jpeg_quality": 90,
         "credential": None,
+        "ai_prior": 0.5,
+        "flag_threshold": 0.9,
+        "clear_threshold": 0.4,
         **changed,
     }
 
