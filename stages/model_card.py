@@ -138,11 +138,13 @@ takes the upper end of the 95 % interval for the reals flagged.
 
 def _decision(card: dict[str, Any]) -> str:
     rows = []
+    thresholds = card["model"]["thresholds"]
     for name, found in card["metrics"]["test"]["decisions"].items():
         alpha = float(name.removeprefix("alpha_"))
         rows.append(
             [
                 f"{alpha:.1%}",
+                f"{thresholds['flag'][f'{alpha:g}']:.4f}",
                 PERCENT(found["reals_flagged"]),
                 PERCENT(found["reals_flagged_at_most"]),
                 PERCENT(found["generated_flagged"]),
@@ -150,14 +152,17 @@ def _decision(card: dict[str, Any]) -> str:
                 PERCENT(found["reviewed"]),
             ]
         )
-    head = ["ALPHA", "reals flagged", "promise and its scatter", "AI images flagged (recall)", "AI images cleared",
+    head = ["ALPHA", "threshold", "reals flagged", "at most, with chance", "AI images flagged (recall)", "AI images cleared",
             "sent to review"]  # fmt: skip
     calibration = card["model"]["calibration"]
     return f"""## Decisions
 
 `ALPHA` is the share of real photos that may be flagged; the threshold is split-conformal, from {calibration["reals"]:,}
-real photos of the calibration split. The third column is alpha + 1.96 sqrt(alpha (1 - alpha) (1/calibration + 1/test)).
-All on test, at equal shares of real photos and AI images.
+real photos of the calibration split: it lies where at most that share of them would reach it. In domain, a photo is flagged when
+its probability reaches both the threshold and 0.5, cleared when it is below 0.5 (and below {thresholds["clear"]:.4f}, under which
+{thresholds["clear_miss"]:.0%} of the AI images fall), and reviewed in between. It is a share of all real photos, not of flagged ones, and of all kinds
+of them together: [some kinds](#slices) are flagged more often. "With chance" is alpha + 1.96 sqrt(alpha (1 - alpha)
+(1/calibration + 1/test)): what a promise of alpha may come to on this many test photos. All at equal shares of real photos and AI images.
 
 {table(head, rows)}"""
 
@@ -222,9 +227,11 @@ def _slices(card: dict[str, Any]) -> str:
     ]  # fmt: skip
     head = ["slice of test", "images", "accuracy", "reals called AI", "AI called real", "reals flagged"]
     worst = found["worst"]
+    accused = max(rows, key=lambda row: float(row[-1].rstrip("%")))
     return f"""## Slices
 
-The weakest: **{worst["slice"]}**, accuracy {FIGURE(worst["accuracy"])}.
+The weakest: **{worst["slice"]}**, accuracy {FIGURE(worst["accuracy"])}. Real photos are flagged most often in **{accused[0]}**: {accused[-1]}. The
+promise of 1 % is one for all together.
 
 {table(head, rows)}"""
 
