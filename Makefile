@@ -20,7 +20,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check soak repro record promote rollback image image-test format clean
+.PHONY: help serve ui test check coverage soak repro record promote rollback image image-test format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,13 @@ check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests
 	$(BIN)/lint-imports --cache-dir build/.cache/import-linter
 	$(BIN)/pytest -m "not slow and not pipeline and not serve and not browser"
 
+coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the processes that they start, too (a third slower)
+	@mkdir -p build/.cache/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not pipeline and not browser and not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no worker restarted, no memory leak
 	$(BIN)/python bench/soak.py
 
@@ -64,7 +71,7 @@ record: $(VENV)/.dev ## the long recipe, for a machine with a GPU: an experiment
 promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, and lies in deploy/current (TO=… elsewhere)
 	$(BIN)/python -m stages.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)
 
-rollback: $(VENV)/.dev ## the champion before this one becomes champion again
+rollback: $(VENV)/.dev ## the champion before this one becomes champion again (docs/RELEASES.md)
 	$(BIN)/python -m stages.registry rollback --to $(or $(TO),deploy)
 
 image: $(VENV)/.serve ## build the container images (api, full, ui) with podman

@@ -57,16 +57,16 @@ class Network:
 
 
 RELEASED = Network("released")  # params.yaml as it is
-NETWORKS = (
+NETWORKS = (  # two residual nets, then one of each other family
     RELEASED,
+    Network("record", ("train.backbone_args.layers=[2,2,2,1]",)),  # what `make record` trains for long
+    Network("regnetx_002", ("train.backbone=regnetx_002", *STOCK)),
     Network("mobilenetv4_conv_small", ("train.backbone=mobilenetv4_conv_small", *STOCK)),
     Network("efficientnet_b0", ("train.backbone=efficientnet_b0", *STOCK)),
     Network("convnext_atto", (
-        "train.backbone=convnext_atto", *STOCK, "+train.backbone_args.patch_size=1", "train.stem=stock",
+        "train.backbone=convnext_atto", *STOCK[:-1], "train.backbone_args.output_stride=8",
+        "+train.backbone_args.patch_size=2", "train.stem=stock",
     )),
-    Network("resnet18", STOCK),
-    Network("record", ("train.backbone_args.layers=[2,2,2,1]",)),  # what `make record` trains for long
-    Network("regnetx_002", ("train.backbone=regnetx_002", *STOCK)),
 )  # fmt: skip
 
 

@@ -190,7 +190,7 @@ class HealthResponse(Schema):
     request_id: str
 
 
-class Limits(Schema):
+class Thresholds(Schema):
     """Where decisions begin."""
 
     alpha: float = Field(description="share of real photos that may be flagged")
@@ -210,7 +210,7 @@ class ModelResponse(Schema):
     released_at: str | None
     data: dict[str, Any] = Field(description="what it was trained on")
     metrics: dict[str, Any] | None = Field(description="on the official test images, from its release")
-    thresholds: Limits = Field(description="in use now")
+    thresholds: Thresholds = Field(description="in use now")
     model: dict[str, Any] = Field(description="the model file's own card")
     plots: list[str] = Field(description="pictures of the release's figures, PNG")
     note: str | None = Field(

@@ -54,6 +54,9 @@ class Served:
         self._waiting: tuple[Stamp, float] | None = None  # a new file, and since when it lies there so
         try:
             self._serve(load(settings))
+            if fault := _fault(settings.model_path, self.model.sha256 if self.model else ""):
+                # Another file would be refused while one is in service; here there is none to stay with.
+                logger.critical("%s; it is in service all the same", fault)
         except ModelError as error:
             logger.critical("%s; until then predictions and /readyz answer 503", error)
             self.refused = str(error)
@@ -92,6 +95,8 @@ class Served:
             if self.model is None or found.sha256 != self.model.sha256:  # else its card.json was written anew
                 metrics.SWAPS.labels("done").inc()
                 logger.warning("version %s is in service now, sha256 %s", found.detector.version, found.sha256)
+            elif self.refused:
+                logger.warning("what lies at %s is the file in service again", path)
             self._serve(found)
         self._seen, self._waiting = now, None
 
@@ -141,6 +146,14 @@ def verify(path: Path, sha256: str) -> None:
     if said != sha256:
         digests = f"sha256 {sha256[:12]}…, and {CARD} beside it says {str(said)[:12]}…"
         raise ModelError(f"{path} has {digests}: put both of one release there")
+
+
+def _fault(path: Path, sha256: str) -> str:
+    try:
+        verify(path, sha256)
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

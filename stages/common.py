@@ -46,7 +46,9 @@ def load_params(section: str, schema: type[P], path: str | Path = "params.yaml")
         raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         faults = "; ".join(
-            f"{section}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+            f"{section}.{'.'.join(map(str, e['loc']))}"
+            + (" is missing" if e["type"] == "missing" else f" = {e['input']!r}: {e['msg']}")
+            for e in error.errors()
         )
         raise StageError(f"{path}: {faults}") from error
 

@@ -73,7 +73,7 @@ def main() -> None:
         # Rounded, so that the last bits of another processor's arithmetic do not make another file.
         rounded = {name: values.round(5).astype(np.float32) for name, values in columns.items()}
         np.savez(file, allow_pickle=False, label=np.concatenate([validation.labels, calibration.labels]), **rounded)
-    write_json(METRICS, results)
+    write_json(METRICS, results | {"file": {"mb": round(CANDIDATE.stat().st_size / 1e6, 2)}})
     write_json(ASSESSMENT, assessment)
     with tracked_run("evaluate", sha256_file(CHECKPOINT)) as run:
         run.log_metrics(results | assessment)

@@ -28,7 +28,7 @@ def _with_default(alphas: list[float]) -> list[float]:
 class ExportParams(Params):
     """Section `export` of params.yaml."""
 
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$")]
     flip_average: bool
     flag_alphas: Annotated[list[Annotated[float, Field(gt=0, lt=0.5)]], AfterValidator(_with_default)]
     clear_miss: Annotated[float, Field(gt=0, lt=0.5)]

@@ -110,7 +110,7 @@ def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Floa
     The logit comes from the heat map's mean: a probability near 1 has lost it.
     """
     logits, descriptions = [], []
-    for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2):
+    for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2, delay=1):
         features, description = model.described(torch.from_numpy(images[start : start + 256]))
         pooled = features.double().mean((2, 3)) @ model.model.head.weight[0].double()
         logits.append(model.slope.double() * pooled + model.head_bias)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,8 +100,10 @@ def build(config: dict[str, Any]) -> Detector:
     """
     name, size, pretrained = config["backbone"], config["image_size"], config["pretrained"]
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none: see timm.list_models()"
         raise StageError(f"train.backbone '{name}' is no timm model; near names: {near}")
+    if (fixed := timm.get_pretrained_cfg(name)) is not None and fixed.fixed_input_size:
+        raise StageError(f"train.backbone '{name}' takes photos of one size only: choose a convolutional one")
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise StageError(f"train.pretrained: {pretrained} does not exist: name a safetensors file, true or false")
     overlay = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
@@ -117,8 +120,10 @@ def build(config: dict[str, Any]) -> Detector:
     except StageError:
         raise
     except Exception as error:  # timm raises anything from TypeError to AssertionError here
+        others = f" with train.backbone_args {', '.join(config['backbone_args'])}" if config["backbone_args"] else ""
         raise StageError(
-            f"train.backbone '{name}' cannot be built for {size} px: {' '.join(repr(error).split())[:300]}"
+            f"train.backbone '{name}' cannot be built{others} for {size} px: {' '.join(repr(error).split())[:300]}."
+            " Arguments of another network? -S '~train.backbone_args' leaves them out"
         ) from error
     channels = backbone.num_features
     if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3]:

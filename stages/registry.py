@@ -25,6 +25,7 @@ from stages.tracking import EXPERIMENT
 MODELS = Path("models")
 FILES = ("detector.onnx", "card.json", "reference.npz")  # and plots/
 CHAMPION, PREVIOUS = "champion", "previous"
+_HOW = "docs/RELEASES.md says how an older release is registered"
 _FOLDER = "release"  # of a run's artifacts
 
 
@@ -69,7 +70,7 @@ def promote(version: str | None, to: Path) -> str:
     else:
         numbers = {known.tags.get("version"): str(known.version) for known in _versions(name)}
         if version not in numbers:
-            raise StageError(f"version {version} is not registered; these are: {', '.join(sorted(map(str, numbers)))}")
+            raise StageError(f"version {version} is not registered; these are: {_named(name)}. {_HOW}")
         number = numbers[version]
     client = mlflow.MlflowClient()
     model = client.get_model_version(name, number)
@@ -84,15 +85,23 @@ def promote(version: str | None, to: Path) -> str:
 def rollback(to: Path) -> str:
     """Make the champion before this one champion again; return its version.
 
+    Once only: a second time would bring back what was just given up.
+
     Raises:
-        StageError: there was none.
+        StageError: there was none, or it was gone back to already.
     """
     name = read_release(MODELS)["model"]["name"]
+    client = mlflow.MlflowClient()
     try:
-        before = mlflow.MlflowClient().get_model_version_by_alias(name, PREVIOUS)
+        before = client.get_model_version_by_alias(name, PREVIOUS)
     except mlflow.MlflowException as error:
-        raise StageError(f"nothing to go back to: no version of {name} was champion before") from error
-    return promote(before.tags["version"], to)
+        raise StageError(
+            f"nothing to go back to: nothing was promoted since the last roll-back, or never. Name the version: "
+            f"make promote VERSION=… of these: {_named(name)}. {_HOW}"
+        ) from error
+    version = promote(before.tags["version"], to)
+    client.delete_registered_model_alias(name, PREVIOUS)
+    return version
 
 
 def deploy(model: Any, to: Path) -> None:
@@ -103,7 +112,7 @@ def deploy(model: Any, to: Path) -> None:
     """
     folder = to / model.tags["version"]
     to.mkdir(parents=True, exist_ok=True)
-    if not folder.exists() or sha256_file(folder / FILES[0]) != model.tags["sha256"]:
+    if not _whole(folder, model):
         with tempfile.TemporaryDirectory(dir=to, prefix=".fetching-") as fetched:
             got = Path(mlflow.artifacts.download_artifacts(artifact_uri=model.source, dst_path=fetched))
             read_release(got)
@@ -113,6 +122,15 @@ def deploy(model: Any, to: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)
     link.replace(to / "current")
+
+
+def _whole(folder: Path, model: Any) -> bool:
+    """Tell whether a folder holds a registered version, and not parts of it or of another one."""
+    try:
+        card = read_release(folder)
+    except (StageError, ValueError, KeyError):
+        return False
+    return (card["version"], card["sha256"]) == (model.tags["version"], model.tags["sha256"])
 
 
 def read_release(folder: Path) -> dict[str, Any]:
@@ -132,6 +150,10 @@ def read_release(folder: Path) -> dict[str, Any]:
 
 def _versions(name: str) -> list[Any]:
     return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
+
+
+def _named(name: str) -> str:
+    return ", ".join(sorted(str(known.tags.get("version")) for known in _versions(name))) or "none"
 
 
 def _list() -> None:
@@ -160,7 +182,10 @@ def main() -> None:
         _list()
         return
     version = promote(arguments.version, arguments.to) if arguments.command == "promote" else rollback(arguments.to)
-    print(f"version {version} is champion, and in {arguments.to / 'current'}")
+    print(
+        f"version {version} is champion, and in {arguments.to / 'current'}: "
+        "a service that reads it answers with it in a second or two, and /health says which it is"
+    )
 
 
 if __name__ == "__main__":

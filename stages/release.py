@@ -6,7 +6,7 @@ import shutil
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -41,15 +41,17 @@ class ReleaseParams(AssessmentParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
+    dataset: Literal["cifake", "synthetic"]  # of a candidate; figures on another set do not compare
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
     min_auc: Annotated[float, Field(ge=0, le=1)]
     max_ece: Annotated[float, Field(ge=0, le=1)]
+    min_generated_flagged: Annotated[float, Field(ge=0, le=1)]  # at the service's default ALPHA
     max_file_mb: Annotated[float, Field(gt=0, le=100)]
     max_accuracy_loss: Annotated[float, Field(ge=0, le=1)]  # against the model now in models/
 
 
 def refusals(params: ReleaseParams, metrics: dict[str, Any], file_mb: float, released: dict[str, Any] | None,
-             version: str) -> list[str]:  # fmt: skip
+             card: dict[str, Any]) -> list[str]:  # fmt: skip
     """Return why the candidate may not be released; empty where it may.
 
     Args:
@@ -57,9 +59,13 @@ def refusals(params: ReleaseParams, metrics: dict[str, Any], file_mb: float, rel
         metrics: the candidate's figures on validation.
         file_mb: size of its file, in 10^6 bytes.
         released: the card of the model now in models/, if there is one.
-        version: the candidate's version.
+        card: the candidate's own.
     """
+    version, dataset = card["version"], card["data"]["dataset"]
+    flagged = metrics["decisions"]["alpha_0.01"]["generated_flagged"]
     gates = [
+        (dataset == params.dataset, f"it learned from '{dataset}', and release.dataset is '{params.dataset}'"),
+        (flagged >= params.min_generated_flagged, f"flags {flagged} of the AI images < {params.min_generated_flagged}"),
         (metrics["accuracy"] >= params.min_accuracy, f"accuracy {metrics['accuracy']} < {params.min_accuracy}"),
         (metrics["auc"] >= params.min_auc, f"auc {metrics['auc']} < {params.min_auc}"),
         (metrics["ece"] <= params.max_ece, f"ece {metrics['ece']} > {params.max_ece}"),
@@ -95,7 +101,7 @@ def release(params: ReleaseParams) -> dict[str, Any]:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
     validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
     size = CANDIDATE.stat().st_size / 1e6
-    if reasons := refusals(params, validation, size, released, detector.version):
+    if reasons := refusals(params, validation, size, released, detector.card):
         return decision | {"decision": "refused", "reasons": reasons}
 
     large = large_photos()  # before test is opened: a fault of theirs must not cost a reading

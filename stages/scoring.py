@@ -47,7 +47,7 @@ def score(detector: Detector, data: ImageSet, what: str) -> Scored:
     """Score every image of `data`, with a progress bar named `what`."""
     parts = [
         detector.score(data.images[start : start + 256])
-        for start in tqdm(range(0, len(data), 256), desc=what, mininterval=2)
+        for start in tqdm(range(0, len(data), 256), desc=what, mininterval=2, delay=1)
     ]
     return Scored(
         np.concatenate([p.probability for p in parts]).astype(np.float64),

@@ -4,6 +4,7 @@ Without MLFLOW_TRACKING_URI the runs go where a bare `mlflow ui` in the reposito
 MLflow is not installed, such as on a rented machine, the stages go on without it.
 """
 
+import os
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -82,7 +83,11 @@ def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run
             output_format="list",
             max_results=1,
         )
-        active = mlflow.start_run(run_id=known[0].info.run_id) if known else mlflow.start_run(run_name=name)
+        active = (
+            mlflow.start_run(run_id=known[0].info.run_id)
+            if known
+            else mlflow.start_run(run_name=os.environ.get("DVC_EXP_NAME", name))
+        )
     except Exception as error:  # any store's, any driver's
         warnings.warn(f"MLflow keeps nothing of this run: {error}", stacklevel=2)
         yield Run(None)

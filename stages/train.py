@@ -30,7 +30,7 @@ class TrainParams(Params):
     """Section `train` of params.yaml."""
 
     backbone: str
-    backbone_args: dict[str, Any]
+    backbone_args: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     stem: Literal["stock", "small"]
     pretrained: bool | str
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]

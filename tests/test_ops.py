@@ -1,6 +1,8 @@
 """The files that machines elsewhere read: versions are pinned, and what they name is there."""
 
+import hashlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,31 @@ def test_compose_pins_its_images_and_mounts_what_is_there() -> None:
     for name in ("api", "ui"):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
+
+
+def test_dvc_lock_is_of_this_code_and_these_params() -> None:
+    """Otherwise a fresh clone's `dvc repro` would train for an hour."""
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    lock = yaml.safe_load((REPO / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    params = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    assert set(lock) == set(stages)
+    for name, stage in stages.items():
+        known = {dep["path"]: dep["md5"] for dep in lock[name]["deps"]}
+        assert set(known) == set(stage["deps"]), name
+        for path in stage["deps"]:
+            if path.endswith(".py"):
+                found = hashlib.md5((REPO / path).read_bytes(), usedforsecurity=False).hexdigest()
+                assert known[path] == found, (
+                    f"{path} changed: 'dvc repro', or 'dvc commit {name}' if it changes nothing"
+                )
+        for key, value in lock[name]["params"]["params.yaml"].items():
+            current: object = params
+            for part in key.split("."):
+                current = current[part]  # type: ignore[index]
+            assert value == current, f"{name}: {key}"
+
+
+def test_the_newest_section_of_the_changelog_is_the_projects_version() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sections = re.findall(r"^## \[(.+?)\]", (REPO / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections[:2] == ["Unreleased", project["version"]]

@@ -27,7 +27,7 @@ def build(client: Service) -> None:
             gr.Markdown("Or try one of these:")
             with gr.Row():
                 for name, path in examples().items():
-                    gr.Button(name, icon=path, size="sm", min_width=120).click(lambda path=path: path, None, photo)
+                    gr.Button(name, icon=path, size="sm", min_width=90).click(lambda path=path: path, None, photo)
         with gr.Column():
             verdict = gr.HTML(words.hint(_HINT))
             with gr.Row(visible=False) as moderator:

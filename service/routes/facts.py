@@ -60,7 +60,7 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
         released_at=release.get("released_at"),
         data=card.get("data", {}),
         metrics=release.get("metrics"),
-        thresholds=schemas.Limits(
+        thresholds=schemas.Thresholds(
             alpha=detector.alpha,
             ai_prior=detector.ai_prior,
             flag=detector.thresholds.flag,

@@ -37,7 +37,7 @@ async def predict(request: Request, worker: WorkerOf, request_id: RequestId, dat
     """Is this photo real or AI-generated?"""
     detector = worker.detector()
     answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, detector, worker))
-    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    request.state.log |= _logged(answer)
     return answer
 
 
@@ -52,7 +52,7 @@ async def explain(request: Request, worker: WorkerOf, request_id: RequestId, dat
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
     answer = await worker.slots.run(work)
-    request.state.log |= {"prediction": answer.prediction, "decision": answer.decision}
+    request.state.log |= _logged(answer)
     return answer
 
 
@@ -70,5 +70,9 @@ async def predict_batch(
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
     batch = [(clean_name(file.filename), await file.read()) for file in files]
     answer = await worker.slots.run(lambda: predict_many(batch, request_id, detector, worker), weight=len(batch))
-    request.state.log |= {"photos": answer.total, "failed": answer.failed}
+    request.state.log |= {"photos": answer.total, "failed": answer.failed, "model_version": answer.model_version}
     return answer
+
+
+def _logged(answer: schemas.PredictResponse) -> dict[str, str]:
+    return {"prediction": answer.prediction, "decision": answer.decision, "model_version": answer.model_version}

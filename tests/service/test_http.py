@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import metrics
 from service.detector import Detector
 from service.images import decode, resize
 from tests.service.conftest import ROOT, Server, read_answer
@@ -457,6 +458,7 @@ def test_the_openapi_page_is_complete_and_needs_no_other_host(client: httpx.Clie
         ),
         *("/drift", "/drift/report", "/drift/reports", "/metrics", "/healthz", "/livez", "/readyz"),
     }
+    assert [path for path in schema["paths"] if metrics.endpoint_of(path) != path] == []
     for path in ("/predict", "/predict/batch", "/predict/explain"):
         responses = schema["paths"][path]["post"]["responses"]
         assert set(responses) == {"200", "401", "408", "413", "415", "422", "429", "503"}

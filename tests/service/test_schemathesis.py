@@ -38,6 +38,11 @@ negative_data_rejection.expected-statuses = ["405", "413", "415", "422"]
 include-name = "POST /feedback"
 checks.positive_data_acceptance.expected-statuses = ["200", "404"]
 
+[[operations]]
+include-path = "/predictions/{prediction_id}"
+warnings = false
+checks.positive_data_acceptance.expected-statuses = ["200", "404"]
+
 # Nor is a made-up name a plot's.
 [[operations]]
 include-path = "/model/plots/{name}"

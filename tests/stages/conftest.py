@@ -24,7 +24,8 @@ TINY: dict[str, dict[str, Any]] = {
     "export": {"version": "1.0.0", "domain_images": 200, "domain_drawings": 100},
     "evaluate": {"robustness_images": 20, "explained_images": 4, "outside_images": 3},
     "release": {
-        "min_accuracy": 0.0, "min_auc": 0.0, "max_ece": 1.0, "max_accuracy_loss": 1.0,
+        "dataset": "synthetic", "min_accuracy": 0.0, "min_auc": 0.0, "max_ece": 1.0, "max_accuracy_loss": 1.0,
+        "min_generated_flagged": 0.0,
         "robustness_images": 20, "explained_images": 4, "outside_images": 3,
     },
 }  # fmt: skip

@@ -57,8 +57,12 @@ def test_promote_and_roll_back(client: mlflow.MlflowClient) -> None:
     assert registry.promote(None, to) == served(to) == "1.1.0"
     assert aliases() == {"champion": "1.1.0", "previous": "1.0.0"}
     assert registry.rollback(to) == served(to) == "1.0.0"
-    assert aliases() == {"champion": "1.0.0", "previous": "1.1.0"}
-    assert registry.rollback(to) == served(to) == "1.1.0"
+    assert aliases() == {"champion": "1.0.0"}
+    with pytest.raises(StageError, match=r"VERSION=… of these: 1\.0\.0, 1\.1\.0"):  # not back to what was given up
+        registry.rollback(to)
+    assert served(to) == "1.0.0"
+    shutil.copy(to / "1.0.0/card.json", to / "1.1.0/card.json")  # parts of two releases
+    assert registry.promote("1.1.0", to) == served(to) == "1.1.0"
     shutil.rmtree(to)
     assert registry.promote("1.0.0", to) == served(to) == "1.0.0"
     assert sorted(path.name for path in to.iterdir()) == ["1.0.0", "current"]

@@ -18,13 +18,14 @@ from stages.common import sha256_file
 from stages.release import LEDGER, ReleaseParams, refusals
 from tests.service.conftest import await_answer, free_port
 
-PASSING = {"accuracy": 0.97, "auc": 0.995, "ece": 0.008}
+PASSING = {"accuracy": 0.97, "auc": 0.995, "ece": 0.008, "decisions": {"alpha_0.01": {"generated_flagged": 0.9}}}
 RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
 
 
 @pytest.fixture
 def gates(tiny_params) -> ReleaseParams:
-    changes = {"min_accuracy": 0.965, "min_auc": 0.99, "max_ece": 0.02, "max_accuracy_loss": 0.002}
+    changes = {"min_accuracy": 0.965, "min_auc": 0.99, "max_ece": 0.02, "max_accuracy_loss": 0.002,
+               "dataset": "cifake", "min_generated_flagged": 0.8}  # fmt: skip
     return ReleaseParams.model_validate(tiny_params(release=changes)["release"])
 
 
@@ -36,14 +37,18 @@ def gates(tiny_params) -> ReleaseParams:
         ({"accuracy": 0.9689}, 5, "1.1.0", "the released model's"),
         ({"auc": 0.98}, 5, "1.1.0", "auc"),
         ({"ece": 0.03}, 5, "1.1.0", "ece"),
+        ({"decisions": {"alpha_0.01": {"generated_flagged": 0.0}}}, 5, "1.1.0", "flags 0.0 of the AI images < 0.8"),
         ({}, 12.5, "1.1.0", "12.5 MB"),
         ({}, 5, "1.0.0", "raise export.version"),
     ],
 )
 def test_each_gate_refuses_by_name(gates, change, size, version, words) -> None:
-    reasons = refusals(gates, PASSING | change, size, RELEASED, version)
+    card = {"version": version, "data": {"dataset": "cifake"}}
+    reasons = refusals(gates, PASSING | change, size, RELEASED, card)
     assert bool(reasons) == bool(words)
     assert words in "; ".join(reasons)
+    card["data"] = {"dataset": "synthetic"}
+    assert "it learned from 'synthetic'" in refusals(gates, PASSING, size, RELEASED, card)[0]
 
 
 @pytest.fixture

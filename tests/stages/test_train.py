@@ -147,7 +147,7 @@ def test_two_processes_train_one_model_alike_and_go_on_after_a_kill(trained, wor
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"backbone": "resnet81"}, "resnet81.*no timm model.*near names"),
+        ({"backbone": "resnet81"}, "resnet81.*no timm model.*near names: resnet"),
         (
             {"backbone": "vit_tiny_patch16_224", "backbone_args": {"img_size": 32}, "stem": "stock"},
             "vit_tiny_patch16_224.*convolutional",
