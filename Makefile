@@ -25,10 +25,12 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+free_port = $(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' $(HOST) $(PORT) 2>/dev/null \
+	|| { echo "port $(PORT) is taken, or $(HOST) is no address of this machine: $(1)" >&2; exit 1; }
+
 serve: PORT := $(or $(PORT),3000)
 serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=3001 make serve: elsewhere)
-	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' $(HOST) $(PORT) 2>/dev/null \
-		|| { echo "port $(PORT) is taken, or $(HOST) is no address of this machine: PORT=3001 make serve" >&2; exit 1; }
+	@$(call free_port,PORT=3001 make serve)
 	@echo
 	@echo "  in some seconds   http://localhost:$(PORT)/docs"
 	@echo "  then try          curl -F file=@some.jpg http://localhost:$(PORT)/predict"
@@ -40,6 +42,7 @@ serve: $(VENV)/.serve ## install what serving needs and answer on http://localho
 
 ui: PORT := $(or $(PORT),7860)
 ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… for a service elsewhere)
+	@$(call free_port,PORT=7861 make ui)
 	@exec $(BIN)/python -m ui --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev ## run every test, the pipeline and the real service too

@@ -1,4 +1,4 @@
-"""Write the figures of the benches' reports into docs/PERFORMANCE.md and docs/SCALING.md: python bench/tables.py
+"""Write the figures of the benches' reports into docs/ (PERFORMANCE, SCALING, ACCURACY): python bench/tables.py
 
 The benches print the same tables. A test holds that the pages are what this writes.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "docs" / "PERFORMANCE.md", ROOT / "docs" / "SCALING.md")
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("PERFORMANCE", "SCALING", "ACCURACY"))
 BLOCK = re.compile(r"(<!-- (\w+) of reports/(\w+)\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Report = dict[str, Any]

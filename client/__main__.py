@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from client.answers import Failure, Prediction
@@ -55,12 +56,21 @@ def main() -> int:
         parser.error("--concurrency and --batch must be 1 or more")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name on disk may be any bytes
     try:
-        with Client(options.api_url, os.environ.get("API_KEY"), patience=options.patience) as client:
+        key, say = os.environ.get("API_KEY"), partial(_waiting, options, [])
+        with Client(options.api_url, key, patience=options.patience, say=say) as client:
             return _COMMANDS[options.command](client, options)
     except (ServiceError, FolderError, OSError) as error:
         return _given_up(f"error: {error}", FAILED, options)
     except KeyboardInterrupt:
         return _given_up("interrupted", INTERRUPTED, options)
+
+
+def _waiting(options: argparse.Namespace, said: list[float], seconds: float) -> None:
+    """Say once that it waits, and for whom: silence for minutes would look like a fault."""
+    if not said:
+        where = f"{options.api_url} (API_URL) is busy or does not answer"
+        print(f"{where}: trying for {options.patience:.0f} seconds (--patience)", file=sys.stderr, flush=True)
+    said.append(seconds)
 
 
 def _given_up(said: str, code: int, options: argparse.Namespace) -> int:
@@ -72,7 +82,9 @@ def _given_up(said: str, code: int, options: argparse.Namespace) -> int:
 
 
 def _check(client: Client, options: argparse.Namespace) -> int:
-    answers = client.predict_many(options.photos)
+    there = [path for path in options.photos if path.is_file()]
+    found = dict(zip(there, client.predict_many(there), strict=True))
+    answers = [found.get(path) or _unreadable(path) for path in options.photos]
     for path, answer in zip(options.photos, answers, strict=True):
         if options.json:
             print(answer.model_dump_json())
@@ -83,11 +95,16 @@ def _check(client: Client, options: argparse.Namespace) -> int:
     return BAD if any(isinstance(answer, Failure) for answer in answers) else 0
 
 
+def _unreadable(path: Path) -> Failure:
+    what = "a folder: 'aidetect folder' checks all photos in it" if path.is_dir() else "no such file"
+    return Failure(error=what, error_type="unreadable_file")
+
+
 def _line(path: Path, answer: Prediction) -> str:
     note = "" if answer.in_domain else "  (out of domain: no promise covers it)"
     if answer.decided_by == "credential":
         note = "  (by its Content Credentials)"
-    return f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {path}{note}"
+    return f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {answer.request_id}  {path}{note}"
 
 
 def _explain(client: Client, options: argparse.Namespace) -> int:

@@ -32,19 +32,27 @@ class Client:
     `Retry-After` says, and `patience` seconds in all.
     """
 
-    def __init__(self, url: str = "http://localhost:3000", api_key: str | None = None, *, patience: float = 60) -> None:
+    def __init__(
+        self,
+        url: str = "http://localhost:3000",
+        api_key: str | None = None,
+        *,
+        patience: float = 60,
+        say: Callable[[float], None] = lambda _: None,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             url: where the service answers.
             api_key: sent as X-API-Key, where the service asks for one.
             patience: seconds that a call may wait; 0: never.
+            say: told of each wait before it begins, in seconds.
 
         Raises:
             ServiceError: the URL is none.
         """
         self._service = Service(url, api_key)
-        self._patience = patience
+        self._patience, self._say = patience, say
 
     def predict(self, photo: Photo, request_id: str | None = None) -> Prediction:
         """Is this photo real or AI-generated?
@@ -89,7 +97,7 @@ class Client:
         Raises:
             ServiceError: no such prediction is known, or the service cannot answer.
         """
-        return patiently(self._patience)(self._service.prediction, request_id)
+        return patiently(self._patience, self._say)(self._service.prediction, request_id)
 
     def drift(self) -> Drift:
         """Is what the service sees now unlike what its model was calibrated on?"""
@@ -97,7 +105,7 @@ class Client:
 
     def model(self) -> dict[str, Any]:
         """Return the running model's card, as JSON has it."""
-        return patiently(self._patience)(self._service.model)
+        return patiently(self._patience, self._say)(self._service.model)
 
     def close(self) -> None:
         """Close the connections."""
@@ -110,7 +118,7 @@ class Client:
         self.close()
 
     def _ask(self, kind: type[T], what: Callable[..., dict[str, Any]], *arguments: Any) -> T:
-        return self._typed(kind, patiently(self._patience)(what, *arguments))
+        return self._typed(kind, patiently(self._patience, self._say)(what, *arguments))
 
     def _typed(self, kind: type[T], answer: dict[str, Any]) -> T:
         try:

@@ -96,8 +96,8 @@ def rollback(to: Path) -> str:
         before = client.get_model_version_by_alias(name, PREVIOUS)
     except mlflow.MlflowException as error:
         raise StageError(
-            f"nothing to go back to: nothing was promoted since the last roll-back, or never. Name the version: "
-            f"make promote VERSION=… of these: {_named(name)}. {_HOW}"
+            f"nothing to go back to: no other champion came before this one, or it was just gone back to. Name the "
+            f"version: make promote VERSION=… of these: {_named(name)}. {_HOW}"
         ) from error
     version = promote(before.tags["version"], to)
     client.delete_registered_model_alias(name, PREVIOUS)
