@@ -163,9 +163,9 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["error", "review", "error"]
     assert "no such file" in done.stdout
     assert "aidetect folder" in done.stdout
-    done = run(service, "--api-url", "http://127.0.0.1:9", "--patience", "1", "check", tmp_path / "good.png")
+    done = run(service, "--api-url", "http://127.0.0.1:9", "--patience", "5", "check", tmp_path / "good.png")
     assert done.returncode == 2
-    assert "(API_URL) is busy or does not answer: trying for 1 seconds" in done.stderr
+    assert "(API_URL) is busy or does not answer: trying for 5 seconds" in done.stderr
     for arguments, words in (
         (["feedback", "unknown", "real"], "No prediction unknown is known"),
         (["show", "a b"], "Prediction_id: "),
