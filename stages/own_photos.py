@@ -8,15 +8,14 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import numpy.typing as npt
-import yaml
 from tqdm import tqdm
 
 from service.images import ImageError, decode, resize
 from stages.common import LABELS, StageError
 from stages.data import ImageSet
+from stages.inbox import IMPORT, files_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-IMPORT = "'dvc repro data.dvc' imports photos/ anew, which 'dvc exp run' does not"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
     Raises:
         StageError: an unreadable photo, an unknown folder, or photos of one class only.
     """
-    files = _files(folder)
+    files = files_of(folder)
     images: list[npt.NDArray[np.uint8]] = []
     labels, groups, sizes, faults = [], [], [], []
     seen: dict[bytes, str] = {}
@@ -80,29 +79,3 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
     report = {"images": len(images), "groups": len(set(groups)), "surplus_copies": len(files) - len(images)}
     report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
     return OwnPhotos(ImageSet(stacked, np.array(labels, np.uint8), {}), groups, sizes, report)
-
-
-def check_import(pointer: Path, folder: Path) -> None:
-    """Refuse to train on yesterday's photos: `dvc exp run` imports the inbox only where there is no `data/` yet.
-
-    An inbox without photos is no fault: a colleague's came by `dvc pull data`, a team's from a bucket.
-
-    Args:
-        pointer: data.dvc, which names the inbox.
-        folder: what was imported from it.
-
-    Raises:
-        StageError: photos were added to the inbox, or taken out of it, since.
-    """
-    if not pointer.exists():
-        return
-    inbox = Path(yaml.safe_load(pointer.read_text(encoding="utf-8"))["deps"][0]["path"])
-    here, there = ({f.relative_to(place): f.stat().st_size for f in _files(place)} for place in (inbox, folder))
-    if here and here != there:
-        names = sorted({str(name) for name, _ in here.items() ^ there.items()})
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise StageError(f"{inbox}/ and {folder}/ differ in {', '.join(names[:3])}{more}: {IMPORT}")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")) if folder.is_dir() else []

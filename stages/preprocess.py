@@ -14,11 +14,10 @@ from service.images import resize
 from stages.common import LABELS, Params, StageError, load_params, run_stage, sha256_file, write_json
 from stages.data import ImageSet, load_images, row_digests, save_images
 from stages.download import RAW, DownloadParams
-from stages.own_photos import IMPORT, check_import, own_photos
+from stages.inbox import IMPORT, OWN, check_import
+from stages.own_photos import own_photos
 from stages.splits import clean, near_duplicates, split_by_hash
 
-IMPORTED = Path("data.dvc")
-OWN = Path("data")  # your own labelled photos, brought by data.dvc: <label>/[group/]*.{jpg,png,webp}
 OUT = Path("build/dataset")
 REPORT = Path("reports/dataset.json")
 PARTS = ("train", "validation", "calibration", "test")
@@ -47,7 +46,7 @@ class PreprocessParams(Params):
 def preprocess(params: PreprocessParams, dataset: str) -> None:
     """Write build/dataset/{train,validation,calibration,test}.safetensors and reports/dataset.json."""
     size = params.image_size
-    check_import(IMPORTED, OWN)
+    check_import()
     own = own_photos(OWN, size, params.own_jpeg_quality)
     if len(own.photos) < params.own_photos_min:
         raise StageError(

@@ -16,6 +16,7 @@ from stages import processes
 from stages.augment import Augment, augment
 from stages.common import Params, StageError, load_params, only_one, run_stage, sha256_file, whole_file
 from stages.data import ImageSet, load_images
+from stages.inbox import check_import
 from stages.model import Detector, build, save_checkpoint, timm
 from stages.prefetch import ahead
 from stages.resume import Row, TrainingState, identity_of
@@ -194,6 +195,7 @@ def main() -> None:
     from stages.tracking import tracked_run  # here: the core above runs where MLflow is not installed
 
     params = load_params("train", TrainParams)
+    check_import()  # where photos joined the inbox alone, preprocess does not run
     train_set, validation_set = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "validation"))
     if processes.rank():  # the first one keeps, tracks and tells
         train(params, train_set, validation_set, STATE)

@@ -11,7 +11,8 @@ from PIL import Image
 from service.images import decode, resize
 from stages.common import StageError
 from stages.data import ImageSet, load_images, row_digests
-from stages.own_photos import check_import, own_photos
+from stages.inbox import check_import
+from stages.own_photos import own_photos
 from stages.preprocess import PARTS
 from stages.splits import clean, split_by_hash
 
