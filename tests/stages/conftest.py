@@ -61,6 +61,7 @@ class Workspace:
         if room_kb is not None:
             command = ["bash", "-c", f'ulimit -f {room_kb}; exec "$@"', "bash", *command]
             env["PYTHONDONTWRITEBYTECODE"] = "1"  # Python would leave cut .pyc files in the repository
+            env["COVERAGE_PROCESS_CONFIG"] = ""  # nor could coverage write what it saw
         return subprocess.run(
             command, cwd=self.path, env=self.environment(**env), capture_output=True, text=True, check=False
         )
