@@ -63,7 +63,7 @@ NETWORKS = (  # two residual nets, then one of each other family
     Network("mobilenetv4_conv_small", ("train.backbone=mobilenetv4_conv_small", *STOCK)),
     Network("efficientnet_b0", ("train.backbone=efficientnet_b0", *STOCK)),
     Network("convnext_atto", (
-        "train.backbone=convnext_atto", *STOCK[:-1], "train.backbone_args.output_stride=8",
+        "train.backbone=convnext_atto", *STOCK, "+train.backbone_args.output_stride=8",
         "+train.backbone_args.patch_size=2", "train.stem=stock",
     )),
 )  # fmt: skip

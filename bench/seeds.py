@@ -32,8 +32,17 @@ FIGURES = {
 }
 
 
+def reported(folder: Path) -> dict[str, Any]:
+    """Return what evaluate wrote into a folder's reports."""
+    metrics, assessment = (
+        json.loads((folder / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+    )
+    joined: dict[str, Any] = metrics | assessment
+    return joined
+
+
 def figures(metrics: dict[str, Any]) -> dict[str, float]:
-    """Pick the compared figures out of a reports/metrics.json joined with its assessment.json."""
+    """Pick the compared figures out of what evaluate reported."""
     picked = {}
     for name, keys in FIGURES.items():
         value: Any = metrics
@@ -61,8 +70,7 @@ def main() -> None:
     train = read_card(REPO / "build/detector.onnx")["params"]["train"]  # what reports/metrics.json is about
     if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
-    reports = [REPO / f"reports/{name}.json" for name in ("metrics", "assessment")]
-    found = {str(train["seed"]): figures({k: v for f in reports for k, v in json.loads(f.read_text()).items()})}
+    found = {str(train["seed"]): figures(reported(REPO))}
     for seed in arguments.seeds:
         workspace = Workspace(arguments.folder / str(seed), train={"seed": seed})
         if not (workspace.folder / "reports/metrics.json").exists():
@@ -73,7 +81,7 @@ def main() -> None:
         trained = read_card(workspace.folder / "build/detector.onnx")["params"]["train"]
         if trained | {"seed": None} != train | {"seed": None}:
             sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
-        found[str(seed)] = figures(workspace.json("reports/metrics.json") | workspace.json("reports/assessment.json"))
+        found[str(seed)] = figures(reported(workspace.folder))
     write_json(OUT, {"train": train, "seeds": found, "summary": summary(found)})
     print(OUT.read_text(encoding="utf-8"))
 

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections import Counter
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from client.answers import Failure, Prediction
@@ -56,8 +56,10 @@ def main() -> int:
         parser.error("--concurrency and --batch must be 1 or more")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name on disk may be any bytes
     try:
-        key, say = os.environ.get("API_KEY"), partial(_waiting, options, [])
-        with Client(options.api_url, key, patience=options.patience, say=say) as client:
+        key, patience = os.environ.get("API_KEY"), options.patience
+        with Client(
+            options.api_url, key, patience=patience, say=lambda _: _waiting(options.api_url, patience)
+        ) as client:
             return _COMMANDS[options.command](client, options)
     except (ServiceError, FolderError, OSError) as error:
         return _given_up(f"error: {error}", FAILED, options)
@@ -65,12 +67,11 @@ def main() -> int:
         return _given_up("interrupted", INTERRUPTED, options)
 
 
-def _waiting(options: argparse.Namespace, said: list[float], seconds: float) -> None:
-    """Say once that it waits, and for whom: silence for minutes would look like a fault."""
-    if not said:
-        where = f"{options.api_url} (API_URL) is busy or does not answer"
-        print(f"{where}: trying for {options.patience:.0f} seconds (--patience)", file=sys.stderr, flush=True)
-    said.append(seconds)
+@cache  # once is enough
+def _waiting(url: str, patience: float) -> None:
+    """Say that it waits, and for whom: silence for minutes would look like a fault."""
+    where = f"{url} (API_URL) is busy or does not answer"
+    print(f"{where}: trying for {patience:.0f} seconds (--patience)", file=sys.stderr, flush=True)
 
 
 def _given_up(said: str, code: int, options: argparse.Namespace) -> int:

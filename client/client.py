@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -52,7 +53,7 @@ class Client:
             ServiceError: the URL is none.
         """
         self._service = Service(url, api_key)
-        self._patience, self._say = patience, say
+        self._patiently = partial(patiently, patience, say)
 
     def predict(self, photo: Photo, request_id: str | None = None) -> Prediction:
         """Is this photo real or AI-generated?
@@ -97,7 +98,7 @@ class Client:
         Raises:
             ServiceError: no such prediction is known, or the service cannot answer.
         """
-        return patiently(self._patience, self._say)(self._service.prediction, request_id)
+        return self._patiently()(self._service.prediction, request_id)
 
     def drift(self) -> Drift:
         """Is what the service sees now unlike what its model was calibrated on?"""
@@ -105,7 +106,7 @@ class Client:
 
     def model(self) -> dict[str, Any]:
         """Return the running model's card, as JSON has it."""
-        return patiently(self._patience, self._say)(self._service.model)
+        return self._patiently()(self._service.model)
 
     def close(self) -> None:
         """Close the connections."""
@@ -118,7 +119,7 @@ class Client:
         self.close()
 
     def _ask(self, kind: type[T], what: Callable[..., dict[str, Any]], *arguments: Any) -> T:
-        return self._typed(kind, patiently(self._patience, self._say)(what, *arguments))
+        return self._typed(kind, self._patiently()(what, *arguments))
 
     def _typed(self, kind: type[T], answer: dict[str, Any]) -> T:
         try:

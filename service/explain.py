@@ -26,8 +26,7 @@ def overlay(image: Image.Image, heatmap: npt.NDArray[np.float32]) -> bytes:
     longest = max(image.size)
     scale = min(max(longest, _MIN_SIDE), _MAX_SIDE) / longest
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    grey = image.resize(size, Image.Resampling.BICUBIC).convert("L").convert("RGB")
-    photo = np.asarray(grey, dtype=np.float32)
+    photo = np.asarray(image.resize(size, Image.Resampling.BICUBIC).convert("L"), dtype=np.float32)[:, :, None]
     heat = np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BICUBIC))
     strength = np.abs(heat) / max(float(np.abs(heat).max()), _LEAST_SCALE)
     opacity = (_MOST * strength)[:, :, None]

@@ -53,14 +53,17 @@ class Served:
         self._seen = stamp(settings.model_path)
         self._waiting: tuple[Stamp, float] | None = None  # a new file, and since when it lies there so
         try:
-            self._serve(load(settings))
-            if fault := _fault(settings.model_path, self.model.sha256 if self.model else ""):
-                # Another file would be refused while one is in service; here there is none to stay with.
-                logger.critical("%s; it is in service all the same", fault)
+            model = load(settings)
         except ModelError as error:
             logger.critical("%s; until then predictions and /readyz answer 503", error)
             self.refused = str(error)
             metrics.LOADED.set(False)
+        else:
+            self._serve(model)
+            try:
+                verify(settings.model_path, model.sha256)
+            except ModelError as error:  # later it would be refused; here there is no other one to stay with
+                logger.critical("%s; it is in service all the same", error)
         for result in ("done", "refused"):
             metrics.SWAPS.labels(result)  # there from the start, so that an alert sees the first one
 
@@ -146,14 +149,6 @@ def verify(path: Path, sha256: str) -> None:
     if said != sha256:
         digests = f"sha256 {sha256[:12]}…, and {CARD} beside it says {str(said)[:12]}…"
         raise ModelError(f"{path} has {digests}: put both of one release there")
-
-
-def _fault(path: Path, sha256: str) -> str:
-    try:
-        verify(path, sha256)
-    except ModelError as error:
-        return str(error)
-    return ""
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

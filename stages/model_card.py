@@ -220,17 +220,21 @@ to it much as those it knows: only their size gives them away.
 
 def _slices(card: dict[str, Any]) -> str:
     found = card["assessment"]["slices"]
-    rows = [
-        [f"{group} {name}" + (f": {f['from']:.2f} to {f['to']:.2f}" if "from" in f else ""), f"{f['images']:,}", FIGURE(f["accuracy"]), PERCENT(f["reals_called_generated"]),
-         PERCENT(f["generated_called_real"]), PERCENT(f["reals_flagged"])]
+    slices = [
+        (f"{group} {name}" + (f": {f['from']:.2f} to {f['to']:.2f}" if "from" in f else ""), f)
         for group, parts in found.items() if group != "worst" for name, f in parts.items()
+    ]  # fmt: skip
+    rows = [
+        [name, f"{f['images']:,}", FIGURE(f["accuracy"]), PERCENT(f["reals_called_generated"]),
+         PERCENT(f["generated_called_real"]), PERCENT(f["reals_flagged"])]
+        for name, f in slices
     ]  # fmt: skip
     head = ["slice of test", "images", "accuracy", "reals called AI", "AI called real", "reals flagged"]
     worst = found["worst"]
-    accused = max(rows, key=lambda row: float(row[-1].rstrip("%")))
+    accused, most = max(slices, key=lambda part: float(part[1]["reals_flagged"]))
     return f"""## Slices
 
-The weakest: **{worst["slice"]}**, accuracy {FIGURE(worst["accuracy"])}. Real photos are flagged most often in **{accused[0]}**: {accused[-1]}. The
+The weakest: **{worst["slice"]}**, accuracy {FIGURE(worst["accuracy"])}. Real photos are flagged most often in **{accused}**: {PERCENT(most["reals_flagged"])}. The
 promise of 1 % is one for all together.
 
 {table(head, rows)}"""

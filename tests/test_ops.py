@@ -60,9 +60,9 @@ def test_dvc_lock_is_of_this_code_and_these_params() -> None:
                     f"{path} changed: 'dvc repro', or 'dvc commit {name}' if it changes nothing"
                 )
         for key, value in lock[name]["params"]["params.yaml"].items():
-            current: object = params
+            current = params
             for part in key.split("."):
-                current = current[part]  # type: ignore[index]
+                current = current[part]
             assert value == current, f"{name}: {key}"
 
 

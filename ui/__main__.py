@@ -18,16 +18,15 @@ from client.service import Service, ServiceError
 class Headers:
     """Adds the content security policy to every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, policy: str) -> None:
+        self._app, self._header = app, (b"content-security-policy", policy.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        from ui.page import POLICY
 
         async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                message["headers"] = [*message["headers"], self._header]
             await send(message)
 
         await self._app(scope, receive, with_policy if scope["type"] == "http" else send)
@@ -56,7 +55,7 @@ def main() -> None:
 
 def _serve(client: Service, arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would ask the internet for news of itself
-    from ui.page import CSS, THEME, build  # only now: Gradio looks at both when it is imported
+    from ui.page import CSS, POLICY, THEME, build  # only now: Gradio looks at both when it is imported
 
     page = build(client)
     try:
@@ -69,7 +68,12 @@ def _serve(client: Service, arguments: argparse.Namespace) -> None:
             prevent_thread_lock=True,
             ssr_mode=False,
             max_file_size="50mb",
-            app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+            app_kwargs={
+                "middleware": [Middleware(Headers, policy=POLICY)],
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
             theme=THEME,
             css=CSS,
             footer_links=[],

@@ -14,7 +14,7 @@ Table = dict[str, Floats]
 
 EMBEDDING = tuple(f"embedding_{place}" for place in range(EMBEDDING_COMPONENTS))
 _ALWAYS = ("distance", "brightness", "contrast", "sharpness")  # in every log and reference that there ever was
-_LATER = ("size", "jpeg_quality")  # what came since: left out where a reference, or a row of the window, lacks it
+_LATER = ("jpeg_quality",)  # what came since: left out where a reference, or a row of the window, lacks it
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -26,10 +26,10 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
     arrays = {name: np.array([row[name] for row in rows]) for name in _ALWAYS}
     arrays["embedding"] = np.array([row["embedding"] for row in rows] or np.zeros((0, EMBEDDING_COMPONENTS)))
     arrays["probability"] = np.array([row["score"] for row in rows])
-    sized = [{**row, "size": (row["width"] * row["height"]) ** 0.5} for row in rows]
+    arrays["size"] = np.sqrt([float(row["width"] * row["height"]) for row in rows])
     for name in _LATER:
-        if all(row[name] is not None for row in sized):
-            arrays[name] = np.array([row[name] for row in sized])
+        if all(row[name] is not None for row in rows):
+            arrays[name] = np.array([row[name] for row in rows])
     return from_arrays(arrays)
 
 
@@ -42,7 +42,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:
     table = {name: arrays[name].astype(np.float64) for name in _ALWAYS}
     embedding = arrays["embedding"].astype(np.float64)
     table |= {name: embedding[:, place] for place, name in enumerate(EMBEDDING[: embedding.shape[1]])}
-    table |= {name: arrays[name].astype(np.float64) for name in _LATER if name in arrays}
+    table |= {name: arrays[name].astype(np.float64) for name in ("size", *_LATER) if name in arrays}
     return with_score(table, arrays["probability"].astype(np.float64))
 
 

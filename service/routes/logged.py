@@ -19,13 +19,5 @@ async def prediction(
     """What was said of a photo then, and the thresholds that were in force."""
     row = await find_prediction(worker, prediction_id)
     labels = await ask_log(worker, lambda: worker.log.labels([prediction_id]))
-    fields = {name: row[name] for name in schemas.LoggedPrediction.model_fields if name in row}
-    return schemas.LoggedPrediction(
-        **fields
-        | {
-            "prediction_id": prediction_id,
-            "time": row["time"].replace(tzinfo=UTC),
-            "label": labels.get(prediction_id),
-            "request_id": request_id,
-        }
-    )
+    more = {"prediction_id": prediction_id, "label": labels.get(prediction_id), "request_id": request_id}
+    return schemas.LoggedPrediction.model_validate(row | more | {"time": row["time"].replace(tzinfo=UTC)})
