@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
 from service.detector import Detector
-from service.images import Uint8, decode, resize
+from service.images import Uint8, resize
+from service.photo import decode
 from stages.sources import members
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ def mosaics(photos: list[bytes], grid: int, count: int, seed: int = 0) -> list[b
     chance = np.random.default_rng(seed)
     files = []
     for _ in range(count):
-        tiles = [decode(photos[place]) for place in chance.integers(len(photos), size=grid * grid)]
+        tiles = [decode(photos[place]).image for place in chance.integers(len(photos), size=grid * grid)]
         side = tiles[0].width
         whole = Image.new("RGB", (side * grid, side * grid))
         for place, tile in enumerate(tiles):
@@ -78,14 +79,15 @@ def main() -> None:
 
     for grid, count in tqdm([(1, 300), (4, 80), (8, 40)], desc="sizes"):
         files = mosaics(photos, grid, count)
-        whole, slow = pixels(lambda data: resize(decode(data), detector.height, detector.width), files)
+        whole, slow = pixels(lambda data: resize(decode(data).image, detector.height, detector.width), files)
         expected = detector.score(whole).probability
         for gap in GAPS:
             short, fast = pixels(lambda data, gap=gap: drafted(data, detector, gap), files)  # type: ignore[misc]
             change = np.abs(detector.score(short).probability - expected)
             rows.append(
                 {
-                    "side": decode(files[0]).width, "gap": gap, "photos": len(files), "faster": round(slow / fast, 2),
+                    "side": decode(files[0]).image.width, "gap": gap,
+                    "photos": len(files), "faster": round(slow / fast, 2),
                     "largest_change": round(float(change.max()), 4),
                     "changed_more": round(float((change > LIMIT).mean()), 3),
                 }

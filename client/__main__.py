@@ -20,7 +20,7 @@ from pathlib import Path
 
 from client.answers import Failure, Prediction
 from client.client import Client
-from client.folder import FolderError, score_folder
+from client.folder import FolderError, photos_of, score_folder
 from client.service import BATCH, ServiceError
 
 BAD, FAILED, INTERRUPTED = 1, 2, 130  # exit codes: drift or a photo without a verdict; no answer; Ctrl-C
@@ -102,10 +102,14 @@ def _unreadable(path: Path) -> Failure:
 
 
 def _line(path: Path, answer: Prediction) -> str:
-    note = "" if answer.in_domain else "  (out of domain: no promise covers it)"
-    if answer.decided_by == "credential":
-        note = "  (by its Content Credentials)"
-    return f"{answer.decision:<6}  P(AI) {answer.probability:.3f}  {answer.request_id}  {path}{note}"
+    # Out of domain the probability says nothing, so it is not shown as if it did.
+    probability = f"{answer.probability:.3f}" if answer.in_domain else "-----"
+    note = "" if answer.in_domain else "  (out of domain: the model knows no such photos)"
+    note = _BY.get(answer.decided_by, note)
+    return f"{answer.decision:<6}  P(AI) {probability}  {answer.request_id}  {path}{note}"
+
+
+_BY = {"credential": "  (by its Content Credentials)", "mark": "  (by an unsigned mark)"}
 
 
 def _explain(client: Client, options: argparse.Namespace) -> int:
@@ -131,6 +135,9 @@ def _folder(client: Client, options: argparse.Namespace) -> int:
     decisions, errors = (Counter(row[name] for row in rows if row[name]) for name in ("decision", "error_type"))
     said = ", ".join(f"{count} {name}" for name, count in [*decisions.most_common(), *errors.most_common()])
     print(f"{options.out}: {len(rows)} photos ({said or 'none found'})")
+    if others := photos_of(options.folder)[1]:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        print(f"passed over, no photos by their names: {kinds}", file=sys.stderr, flush=True)
     return BAD if errors else 0
 
 

@@ -29,11 +29,21 @@ class Credential(_Answer):
     problems: list[str]
 
 
+class Mark(_Answer):
+    """An unsigned statement of the file."""
+
+    kind: str
+    where: str
+    says: str
+    generator: str | None
+
+
 class Provenance(_Answer):
     """What the file says of its own making."""
 
     c2pa: Credential | None
     ai_markers: list[str]
+    marks: list[Mark] = []  # a service of before sends none
     trust: Literal["verified", "claimed", "none"]
 
 
@@ -44,10 +54,11 @@ class Prediction(_Answer):
     probability: float
     confidence: Literal["low", "medium", "high"]
     decision: Literal["flag", "clear", "review"]
-    decided_by: Literal["pixels", "credential"]
+    decided_by: Literal["pixels", "credential", "mark"]
     in_domain: bool
     domain: Domain
     provenance: Provenance
+    notes: list[str] = []
     model_version: str
     request_id: str
 

@@ -59,7 +59,7 @@ class Client:
         """Is this photo real or AI-generated?
 
         Args:
-            photo: path of a JPEG, PNG or WebP file, or its bytes.
+            photo: path of a JPEG, PNG, WebP, AVIF or HEIC file, or its bytes.
             request_id: your own name for it, at most 128 letters, digits, `.`, `_` or `-`; feedback is exported by it.
 
         Raises:

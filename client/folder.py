@@ -7,6 +7,7 @@ import csv
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -21,11 +22,11 @@ from client.answers import Answer, Failure, Prediction
 from client.client import Client
 from client.service import BATCH, ServiceError, batches
 
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+SUFFIXES = frozenset({".avif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp"})
 COLUMNS = (
     "path", "decision", "decided_by", "prediction", "probability", "confidence", "in_domain", "domain_embedding",
-    "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "model_version", "request_id",
-    "error_type", "error",
+    "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "marks", "notes", "model_version",
+    "request_id", "error_type", "error",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ class FolderError(Exception):
 
 
 def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 4, batch: int = BATCH) -> list[Row]:
-    """Score every JPEG, PNG and WebP file below a folder, each exactly once.
+    """Score every JPEG, PNG, WebP, AVIF and HEIC file below a folder, each exactly once.
 
     Args:
         client: whom to ask.
@@ -60,7 +61,7 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
         raise FolderError(f"{folder} is no folder")
     if out.exists():
         raise FolderError(f"{out} is there already: remove it, or name another file")
-    names = photos_of(folder)
+    names, _ = photos_of(folder)
     with _journal(Path(f"{out}.journal"), folder) as (file, rows):
         left = [name for name in names if name not in rows]
         with tqdm(total=len(names), initial=len(names) - len(left), unit=" photos") as bar:
@@ -75,8 +76,12 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
     return table
 
 
-def photos_of(folder: Path) -> list[str]:
-    """Return the photos below a folder by their relative paths, sorted.
+def photos_of(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Return the photos below a folder, and what else is there.
+
+    Returns:
+        The photos' relative paths, sorted; and how many other files there are of each suffix. Hidden files are not
+        counted, nor asked for the `._name.jpg` that macOS writes beside each file.
 
     Raises:
         FolderError: a folder cannot be read.
@@ -85,11 +90,15 @@ def photos_of(folder: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise FolderError(f"{error.filename} cannot be read: {error.strerror}")
 
-    found = []
+    found: list[str] = []
+    others: Counter[str] = Counter()
     for place, _, files in os.walk(folder, onerror=refuse):
-        paths = (Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES)
-        found += [path.relative_to(folder).as_posix() for path in paths]
-    return sorted(found)
+        for path in (Path(place, name) for name in files):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("._"):
+                found.append(path.relative_to(folder).as_posix())
+            elif not path.name.startswith("."):
+                others[path.suffix.lower() or "no suffix"] += 1
+    return sorted(found), others
 
 
 def write_table(out: Path, rows: Sequence[Row]) -> None:
@@ -106,7 +115,7 @@ def write_table(out: Path, rows: Sequence[Row]) -> None:
             with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
-                writer.writerows([_cell(name, value) for name, value in row.items()] for row in rows)
+                writer.writerows([_cell(name, row.get(name)) for name in COLUMNS] for row in rows)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -124,6 +133,7 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow.parquet as pq
 
     types = {"probability": pa.float64(), "c2pa_declares": pa.list_(pa.string()), "ai_markers": pa.list_(pa.string())}
+    types |= dict.fromkeys(("marks", "notes"), pa.list_(pa.string()))
     types |= dict.fromkeys(("in_domain", "domain_embedding", "domain_geometry"), pa.bool_())
     schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
     printable = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in rows]
@@ -197,15 +207,20 @@ def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
             rows.append(_row(name, Failure(error=error.strerror or str(error), error_type="unreadable")))
     if not photos:
         return rows
-    answers: list[Answer]
-    try:
-        answers = client.predict_batch(list(photos.values()))
-    except ServiceError as error:
-        # One photo that is more than the service takes at once shall not stop the others.
-        if len(photos) > 1 or error.status != 413:
-            raise
-        answers = [Failure(error=str(error), error_type=error.error or "refused")]
+    answers = _answers(client, list(photos.values()))
     return rows + [_row(name, answer) for name, answer in zip(photos, answers, strict=True)]
+
+
+def _answers(client: Client, photos: list[bytes]) -> list[Answer]:
+    """Ask for a batch; where the service refuses it or fails over it, photo by photo, so that one stops no other."""
+    try:
+        return client.predict_batch(photos)
+    except ServiceError as error:
+        if error.status not in {413, 500}:
+            raise
+        if len(photos) > 1:
+            return [answer for photo in photos for answer in _answers(client, [photo])]
+        return [Failure(error=str(error), error_type=error.error or "refused")]
 
 
 def _row(name: str, answer: Answer) -> Row:
@@ -217,6 +232,7 @@ def _row(name: str, answer: Answer) -> Row:
             "domain_geometry": answer.domain.geometry,
             "trust": answer.provenance.trust,
             "ai_markers": answer.provenance.ai_markers,
+            "marks": [f"{mark.where}: {mark.says}" for mark in answer.provenance.marks],
             "c2pa_status": c2pa and c2pa.status,
             "c2pa_declares": c2pa and c2pa.declares,
         }

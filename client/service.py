@@ -168,7 +168,7 @@ def _refusal(answer: httpx.Response) -> ServiceError:
         "too_busy": f"The detector is busy. Try again in {_duration(seconds)}.",
         "unauthorized": "The detector wants an API key: set API_KEY to a valid one.",
         "model_not_loaded": "The detector has no model at the moment. Its operator has to look.",
-        "unsupported_format": "This is no photo that can be read: send a JPEG, PNG or WebP file.",
+        "unsupported_format": f"This is no photo that can be read: {detail}.",
     }
     sentence = sentences.get(error, f"{detail[:1].upper()}{detail[1:]}.")
     return ServiceError(sentence, status=answer.status_code, error=error, wait=seconds)

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from service.errors import ApiError, detail_of, error_answer, error_name
-from service.images import ImageError
 from service.openapi import page, schema
+from service.photo import ImageError
 from service.routes import drift, facts, feedback, logged, predictions
 from service.settings import Settings
 from service.worker import Worker, start_worker

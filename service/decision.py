@@ -103,11 +103,14 @@ def predict(probability: float) -> Prediction:
     return "ai_generated" if probability >= 0.5 else "real"
 
 
-def confidence(probability: float) -> Confidence:
+def confidence(probability: float, in_domain: bool) -> Confidence:
     """Name the distance of P(AI-generated) from 0.5: high above 0.3, low below 0.2, else medium.
 
-    The bounds are the earlier version's, so that a client sees the names it knows.
+    Out of domain it is low: there the probability says nothing. The bounds are the earlier version's, so that a client
+    sees the names it knows.
     """
+    if not in_domain:
+        return "low"
     distance = abs(probability - 0.5)
     if distance > 0.3:
         return "high"

@@ -68,7 +68,7 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
         names = [
             f"called {row['prediction']}",
             f"decision {row['decision']}",
-            f"confidence {decision.confidence(row['probability'])}",
+            f"confidence {decision.confidence(row['probability'], row['in_domain'])}",
             "in domain" if row["in_domain"] else "out of domain",
             f"credential {row['credential'] or 'none'}",
             next((f"up to {side} px" for side in (32, 256, 1024) if size <= side), "over 1024 px"),

@@ -8,6 +8,8 @@ from service.credentials import Credential
 from service.decision import Confidence, Decision, Domain, Prediction
 from service.detector import Detector, Scores
 
+DecidedBy = Literal["pixels", "credential", "mark"]
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -16,9 +18,9 @@ class Judgement:
     Attributes:
         prediction: the likelier label.
         probability: calibrated P(AI-generated) at the detector's `ai_prior`, 6 decimals.
-        confidence: from the probability's distance to 0.5.
+        confidence: from the probability's distance to 0.5; out of domain low, whatever that distance.
         decision: what to do with the photo.
-        decided_by: what made the decision: the pixels, or a valid Content Credential.
+        decided_by: what made the decision: the pixels, a valid Content Credential, or an unsigned mark.
         domain: is the photo like those the model knows?
     """
 
@@ -26,12 +28,19 @@ class Judgement:
     probability: float
     confidence: Confidence
     decision: Decision
-    decided_by: Literal["pixels", "credential"]
+    decided_by: DecidedBy
     domain: Domain
 
 
 def judge(
-    detector: Detector, scores: Scores, row: int, *, width: int, height: int, credential: Credential | None
+    detector: Detector,
+    scores: Scores,
+    row: int,
+    *,
+    width: int,
+    height: int,
+    credential: Credential | None,
+    marked: bool = False,
 ) -> Judgement:
     """Judge one photo.
 
@@ -42,30 +51,35 @@ def judge(
         width: the upright photo's own width in pixels, before it was resized.
         height: likewise its height.
         credential: of the photo's file.
+        marked: whether the file carries an unsigned mark of AI that is to send it to a person.
     """
     # Rounded first, so that everything else in the answer agrees with the number that the client reads.
     probability = round(detector.reported(float(scores.probability[row])), 6)
     domain = decision.domain(detector.card, float(scores.distance[row]), width, height)
     by_pixels = decision.decide(probability, domain.inside, detector.thresholds)
-    decided = with_credential(by_pixels, credential)
+    decided, by = with_evidence(by_pixels, credential, marked)
     return Judgement(
         prediction=decision.predict(probability),
         probability=probability,
-        confidence=decision.confidence(probability),
+        confidence=decision.confidence(probability, domain.inside),
         decision=decided,
-        decided_by="pixels" if decided == by_pixels else "credential",
+        decided_by=by,
         domain=domain,
     )
 
 
-def with_credential(by_pixels: Decision, credential: Credential | None) -> Decision:
-    """Decide by the pixels' decision and what the file's Content Credentials come to.
+def with_evidence(by_pixels: Decision, credential: Credential | None, marked: bool) -> tuple[Decision, DecidedBy]:
+    """Decide by the pixels' decision and what the file says of its making; return the decision and what made it.
 
-    A valid one that declares the photo AI-generated makes it `flag`, in domain or not; one that declares parts of it
-    AI-generated turns `clear` into `review`. None ever clears a photo: a camera may have photographed a screen.
+    A valid credential that declares the photo AI-generated makes it `flag`, in domain or not; one that declares parts
+    of it AI-generated turns `clear` into `review`, and so does a mark. Nothing ever clears a photo: a camera may have
+    photographed a screen.
     """
     if credential is not None and credential.says_generated:
-        return "flag"
-    if credential is not None and credential.says_partly_generated and by_pixels == "clear":
-        return "review"
-    return by_pixels
+        return "flag", "pixels" if by_pixels == "flag" else "credential"
+    if by_pixels == "clear":
+        if credential is not None and credential.says_partly_generated:
+            return "review", "credential"
+        if marked:
+            return "review", "mark"
+    return by_pixels, "pixels"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.decision import Confidence, Decision, Prediction
+from service.judgement import DecidedBy
 
 
 class Schema(BaseModel):
@@ -18,7 +19,7 @@ class Error(Schema):
     """Every error, of every route."""
 
     error: str = Field(description="short name of the error", examples=["unsupported_format"])
-    detail: str = Field(description="one sentence", examples=["the content is none of JPEG, PNG, WebP"])
+    detail: str = Field(description="one sentence", examples=["the content is none of JPEG, PNG, WebP, AVIF, HEIC"])
     request_id: str
     status_code: int = Field(examples=[415])
     error_class: Literal["client_error", "server_error"]
@@ -46,15 +47,27 @@ class Credential(Schema):
     )
 
 
+class Mark(Schema):
+    """One unsigned statement of a file about its making; anyone can write or remove it."""
+
+    kind: str = Field(description="docs/PROVENANCE.md lists them", examples=["iptc_digital_source_type"])
+    where: str = Field(description="container and field", examples=["xmp:Iptc4xmpExt:DigitalSourceType"])
+    says: str = Field(
+        description="generated, edited, possibly_generated or suspected_generated; an IPTC source type that is not AI "
+        "by its own name, such as digitalCapture; shown: nothing of AI by itself",
+        examples=["generated"],
+    )
+    generator: str | None = Field(description="who or what made it, by its own words; null: it does not say")
+
+
 class Provenance(Schema):
     """What the file says about its own making; never mixed into the probability."""
 
     c2pa: Credential | None = Field(
         default=None, description="C2PA Content Credentials; null: the file has none, which proves nothing"
     )
-    ai_markers: list[str] = Field(
-        default=[], description="traces left by generators in PNG text, EXIF and XMP; none proves nothing"
-    )
+    marks: list[Mark] = Field(default=[], description="unsigned statements in the file; none proves nothing")
+    ai_markers: list[str] = Field(default=[], description="for earlier clients: some of the marks, in other words")
     trust: Literal["verified", "claimed", "none"] = Field(
         default="none",
         description="how far this can be trusted; verified: c2pa is valid; claimed: anyone can have written it; "
@@ -67,17 +80,23 @@ class Verdict(Schema):
 
     prediction: Prediction = Field(description="the likelier label: probability from 0.5 is ai_generated")
     probability: float = Field(ge=0, le=1, description="calibrated P(AI-generated)")
-    confidence: Confidence = Field(description="from the probability's distance to 0.5: above 0.3, below 0.2")
+    confidence: Confidence = Field(
+        description="from the probability's distance to 0.5: above 0.3 high, below 0.2 low; out of domain always low"
+    )
     decision: Decision = Field(
         description="flag: few real photos get here; clear: few AI images get here; review: everything else"
     )
-    decided_by: Literal["pixels", "credential"] = Field(
+    decided_by: DecidedBy = Field(
         description="credential: a valid Content Credential declares AI, which turned the pixels' decision to flag "
-        "(all of the photo) or from clear to review (parts of it)"
+        "(all of the photo) or from clear to review (parts of it); mark: an unsigned mark turned clear to review, as "
+        "AI_MARKS=review asks"
     )
     in_domain: bool = Field(description="false: the model knows no such photos, and no promise holds")
     domain: Domain
     provenance: Provenance
+    notes: list[str] = Field(
+        default=[], description="what was passed over in the file, such as a damaged colour profile"
+    )
 
 
 class PredictResponse(Verdict):
@@ -105,10 +124,11 @@ class BatchItem(Schema):
     probability: float | None = Field(default=None, ge=0, le=1)
     confidence: Confidence | None = None
     decision: Decision | None = None
-    decided_by: Literal["pixels", "credential"] | None = None
+    decided_by: DecidedBy | None = None
     in_domain: bool | None = None
     domain: Domain | None = None
     provenance: Provenance | None = None
+    notes: list[str] | None = None
     error: str | None = Field(default=None, description="what is wrong with this file")
     error_type: str | None = Field(default=None, description="its short name", examples=["corrupt_image"])
 

@@ -4,7 +4,7 @@ import ipaddress
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from limits import parse as parse_limit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     c2pa_trust_anchors: Path | None = Field(
         default=None,
         description="PEM file of the certificates whose Content Credentials are believed, such as the C2PA trust list",
+    )
+    ai_marks: Literal["show", "review"] = Field(
+        default="show",
+        description="'review' sends a photo with an unsigned mark of AI to a person instead of clearing it",
     )
 
     log_url: Annotated[str, AfterValidator(_database)] = Field(

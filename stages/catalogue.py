@@ -6,6 +6,7 @@ It is cut into parts once, and written down: the same parts, however often the w
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from service.photo.formats import SUFFIXES
 from stages.common import StageError
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 SCHEMA = pa.schema([("part", pa.int32()), ("path", pa.string()), ("row_group", pa.int32()), ("photos", pa.int64())])
 
 _CHUNK = 32  # photos fetched at a time; from a bucket all at once
@@ -71,13 +72,15 @@ def survey(source: str, column: str, part_photos: int) -> pa.Table:
     except (ImportError, ValueError, OSError) as error:
         raise StageError(f"{source} cannot be listed: {' '.join(str(error).split())}") from error
     tables = [each for each in found if each.endswith(".parquet")]
-    photos = [each for each in found if each.lower().endswith(PHOTOS)]
+    photos = [each for each in found if _is_photo(PurePosixPath(each))]
     if tables and photos:
         raise StageError(f"{source} holds Parquet files and photos: name one kind, such as '{source}/*.parquet'")
     if tables and (groups := _row_groups(fs, tables, column)).num_rows:
         return groups
     if not photos:
-        raise StageError(f"{source} holds no .parquet, {', '.join(PHOTOS)}: name a folder, glob or bucket with some")
+        raise StageError(
+            f"{source} holds no .parquet, {', '.join(sorted(SUFFIXES))}: name a folder, glob or bucket with some"
+        )
     part = [place // part_photos for place in range(len(photos))]
     columns = {"part": part, "path": photos, "row_group": [-1] * len(photos), "photos": [1] * len(photos)}
     return pa.table(columns, schema=SCHEMA)
@@ -94,6 +97,10 @@ def read(catalogue: Catalogue, part: int) -> Iterator[list[Photo]]:
     for start in range(0, len(rows), _CHUNK):
         names = [row["path"] for row in rows[start : start + _CHUNK]]
         yield list(zip(names, fs.cat_ranges(names, None, None, on_error="return"), strict=True))
+
+
+def _is_photo(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")  # macOS puts such beside each file
 
 
 def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -> pa.Table:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from service import decision
 from service.detector import Detector
-from service.images import ImageError, decode, resize
+from service.images import resize
+from service.photo import ImageError, decode
 from stages.common import StageError
 from stages.domain import whitened
 from stages.drawings import KINDS, as_jpeg
@@ -131,6 +132,6 @@ def photos_of(path: Path) -> Iterable[Image.Image]:
     """Yield every photo of a folder, zip or tar, upright and RGB."""
     for _, data in members(path):
         try:
-            yield decode(data)
+            yield decode(data).image
         except ImageError:  # a README beside the photos
             continue

@@ -1,4 +1,4 @@
-"""Your own labelled photos: <label>/[group/]*.{jpg,png,webp}, of any size."""
+"""Your own labelled photos: <label>/[group/]*.{jpg,png,webp,avif,heic}, of any size."""
 
 import hashlib
 import io
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from service.images import ImageError, decode, resize
+from service.images import resize
+from service.photo import ImageError, decode
+from service.photo.formats import SUFFIXES
 from stages.common import LABELS, StageError
 from stages.data import ImageSet
 from stages.inbox import IMPORT, files_of
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
         name = file.relative_to(folder)
         label, *between = name.parent.parts or ("",)
         if label not in LABELS or file.suffix.lower() not in SUFFIXES:
-            faults.append(f"{name}: not <label>/[group/]name.{{jpg,png,webp}} with label real or ai_generated")
+            faults.append(
+                f"{name}: not <label>/[group/]name.{{jpg,png,webp,avif,heic}} with label real or ai_generated"
+            )
             continue
         try:
-            photo = decode(file.read_bytes())
+            photo = decode(file.read_bytes()).image
         except ImageError as error:
             faults.append(f"{name}: {error.message}")
             continue
@@ -63,7 +65,7 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
             continue
         buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
         photo.save(buffer, "JPEG", quality=quality)
-        images.append(resize(decode(buffer.getvalue()), size, size))
+        images.append(resize(decode(buffer.getvalue()).image, size, size))
         labels.append(LABELS.index(label))
         groups.append("/".join(between) or str(imagehash.phash(photo)))
         sizes.append(photo.size)

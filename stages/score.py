@@ -46,6 +46,7 @@ def plan(
     alpha: float,
     ai_prior: float,
     trust_anchors: str = "",
+    ai_marks: str = "show",
 ) -> Job:
     """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
 
@@ -58,6 +59,7 @@ def plan(
         alpha: as the service's ALPHA.
         ai_prior: as the service's AI_PRIOR.
         trust_anchors: what is in the file of the service's C2PA_TRUST_ANCHORS, PEM; none: no credential is believed.
+        ai_marks: as the service's AI_MARKS.
 
     Raises:
         StageError: `out` holds something else, there is no photo, or the model or the anchors cannot be loaded.
@@ -71,7 +73,7 @@ def plan(
         raise StageError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     facts = {"source": source, "column": column, "model_sha256": digest, "alpha": alpha, "ai_prior": ai_prior}
-    facts["trust_anchors"] = trust_anchors
+    facts |= {"trust_anchors": trust_anchors, "ai_marks": ai_marks}
     there = _names(out) - {LOCK}
     if PLAN in there:
         found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
@@ -197,6 +199,9 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.01, help="share of real photos that may be flagged")
     parser.add_argument("--ai-prior", type=float, default=0.5, help="share of AI images that probabilities assume")
     parser.add_argument("--trust-anchors", type=Path, help="PEM file of those whose Content Credentials are believed")
+    parser.add_argument(
+        "--ai-marks", choices=("show", "review"), default="show", help="review: a photo with a mark is never cleared"
+    )
     options = parser.parse_args()
     try:
         anchors = options.trust_anchors.read_text(encoding="ascii") if options.trust_anchors else ""
@@ -208,7 +213,7 @@ def main() -> None:
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
             source, out, options.model, column=options.column, part_photos=options.part_photos,
-            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
+            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors, ai_marks=options.ai_marks,
         )  # fmt: skip
         print(json.dumps(score(job, options.workers, options.address), indent=2))
 

@@ -1,5 +1,6 @@
 """Scores one part of a catalogue and writes it whole: what a worker of `stages.score` does."""
 
+import dataclasses
 import io
 import json
 import tempfile
@@ -16,9 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 from service import images
 from service.credentials import Credential, CredentialReader
 from service.detector import Detector
-from service.images import ImageError
 from service.judgement import judge
-from service.provenance import ai_markers
+from service.photo import ImageError, decode, marks
 from stages.catalogue import Catalogue, Photo, read
 from stages.common import whole_file
 from stages.prefetch import ahead
@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("c2pa_status", pa.string()),
         ("c2pa_declares", pa.list_(pa.string())),
         ("ai_markers", pa.list_(pa.string())),
+        ("marks", pa.list_(pa.struct([(name, pa.string()) for name in ("kind", "where", "says", "generator")]))),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("model_version", pa.string()),
@@ -59,12 +60,14 @@ class Job:
         catalogue: what to score.
         detector: the model, on one core.
         credentials: knows whose Content Credentials are trusted.
+        review_marked: whether a photo with an unsigned mark of AI goes to a person.
     """
 
     out: str
     catalogue: Catalogue
     detector: Detector
     credentials: CredentialReader
+    review_marked: bool
 
 
 def load_job(out: str) -> Job:
@@ -77,7 +80,7 @@ def load_job(out: str) -> Job:
         model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
         detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     catalogue = Catalogue(plan["source"], plan["column"], parts)
-    return Job(out, catalogue, detector, CredentialReader(plan["trust_anchors"]))
+    return Job(out, catalogue, detector, CredentialReader(plan["trust_anchors"]), plan.get("ai_marks") == "review")
 
 
 def part_name(part: int) -> str:
@@ -106,30 +109,42 @@ class Scorer:
 
     def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        good: list[tuple[dict[str, Any], Credential | None]] = []
+        good: list[tuple[dict[str, Any], Credential | None, bool]] = []
         pixels: list[images.Uint8] = []
         for name, data in photos:
             row: dict[str, Any] = {"name": name, "model_version": self.detector.version}
             rows.append(row)
             if isinstance(data, Exception):
-                row |= {"error_type": "unreadable", "error": " ".join(f"{type(data).__name__}: {data}".split())[:300]}
+                row |= {"error_type": "unreadable", "error": _said(data)}
                 continue
             try:
-                image = images.decode(data)
+                photo = decode(data)
+                found, markers = marks.read(photo.metadata)
+                credential = self.job.credentials.read(data)
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
                 continue
+            except Exception as error:  # whatever one photo does, the others of its part are scored
+                row |= {"error_type": "internal_error", "error": _said(error)}
+                continue
+            image = photo.image
             pixels.append(images.resize(image, self.detector.height, self.detector.width))
-            row |= {"width": image.width, "height": image.height, "ai_markers": ai_markers(data)}
-            credential = self.job.credentials.read(data)
+            row |= {"width": image.width, "height": image.height, "ai_markers": markers}
+            row["marks"] = [dataclasses.asdict(mark) for mark in found]
             if credential is not None:
                 row |= {"c2pa_status": credential.status, "c2pa_declares": list(credential.declares)}
-            good.append((row, credential))
+            good.append((row, credential, any(mark.is_ai for mark in found)))
         if good:
             scores = self.detector.score(np.stack(pixels))
-            for place, (row, credential) in enumerate(good):
+            for place, (row, credential, marked) in enumerate(good):
                 judged = judge(
-                    self.detector, scores, place, width=row["width"], height=row["height"], credential=credential
+                    self.detector,
+                    scores,
+                    place,
+                    width=row["width"],
+                    height=row["height"],
+                    credential=credential,
+                    marked=marked and self.job.review_marked,
                 )
                 row |= {
                     "probability": judged.probability,
@@ -142,6 +157,10 @@ class Scorer:
                     "domain_geometry": judged.domain.geometry,
                 }
         return rows
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def write(out: str, name: str, data: bytes) -> None:

@@ -111,10 +111,11 @@ def row(path: str, item: dict[str, Any]) -> Row:
         return failed(path, item["error"], item["request_id"])
     likely, c2pa = words.LABELS[item["prediction"]], item["provenance"]["c2pa"]
     signed = [f"c2pa: {c2pa['status']}"] if c2pa else []
-    markers = ", ".join(signed + item["provenance"]["ai_markers"])
+    made = ", ".join([*signed, *(f"{mark['where']}: {mark['says']}" for mark in item["provenance"].get("marks", []))])
     inside = "yes" if item["in_domain"] else "no"
-    share = round(100 * item["probability"], 2)
-    return [thumbnail(path), Path(path).name, item["decision"], likely, share, inside, markers, "", item["request_id"]]
+    # Out of domain the probability says nothing.
+    likely, share = (likely, round(100 * item["probability"], 2)) if item["in_domain"] else ("", None)
+    return [thumbnail(path), Path(path).name, item["decision"], likely, share, inside, made, "", item["request_id"]]
 
 
 def failed(path: str, sentence: str, request_id: str = "") -> Row:

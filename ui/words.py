@@ -6,7 +6,10 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from pi_heif import register_heif_opener
 from PIL import Image, ImageOps
+
+register_heif_opener()
 
 LABELS = {"real": "real", "ai_generated": "AI-generated"}
 _MEANING = {
@@ -30,6 +33,8 @@ _SHOWN = 800  # pixels of the photo's longer side
 
 def headline(answer: dict[str, Any]) -> str:
     """Say an answer in a sentence, such as `Likely AI-generated, 97 %: flag`."""
+    if answer["decided_by"] == "mark":
+        return "The file says that AI had a part in it: review"
     if answer["decided_by"] == "credential":
         return f"Declared {_DECLARED[answer['decision']]} by a valid signature: {answer['decision']}"
     if not answer["in_domain"]:
@@ -46,7 +51,9 @@ def leaning(answer: dict[str, Any]) -> str:
 def reason(answer: dict[str, Any]) -> str:
     """Say what the decision means, and why."""
     if answer["decided_by"] == "credential":
-        return f"{answer['provenance']['c2pa']['signer']} signed for it. By its pixels alone: likely {leaning(answer)}."
+        return f"{answer['provenance']['c2pa']['signer']} signed for it. {_by_pixels(answer)}"
+    if answer["decided_by"] == "mark":
+        return f"The mark is not signed: anyone could have written it. {_by_pixels(answer)}"
     if answer["in_domain"]:
         return _MEANING[answer["decision"]]
     reasons = []
@@ -54,7 +61,23 @@ def reason(answer: dict[str, Any]) -> str:
         reasons.append("its size is not that of the training photos")
     if not answer["domain"]["embedding"]:
         reasons.append("to the network it is unlike them")
-    return f"No promise covers this photo: {' and '.join(reasons)}. The score leans to {leaning(answer)}."
+    return f"The model knows no such photos, and cannot tell: {' and '.join(reasons)}."
+
+
+def _by_pixels(answer: dict[str, Any]) -> str:
+    if not answer["in_domain"]:
+        return "Its pixels say nothing: the model knows no such photos."
+    return f"By its pixels alone: likely {leaning(answer)}."
+
+
+def marks(answer: dict[str, Any]) -> str:
+    """Say what the file says of its making, unsigned."""
+    found = answer["provenance"].get("marks", [])  # a service of before sends none
+    said = []
+    for mark in found:
+        by = f" by {mark['generator']}" if mark["generator"] else ""
+        said.append(f"{mark['says'].replace('_', ' ')}{by} ({mark['where']})")
+    return ", ".join(said) or "none"
 
 
 def credential(found: dict[str, Any] | None) -> str:
@@ -79,13 +102,14 @@ def span(low: int, high: int) -> str:
 def verdict(answer: dict[str, Any]) -> str:
     """Return the answer as HTML: headline, meaning, probability bar, facts."""
     probability = answer["probability"]
-    # Outside the domain the distance to one half says nothing about how sure one may be.
-    confidence = answer["confidence"] if answer["in_domain"] else "none: no promise covers this photo"
+    # Outside the domain the probability says nothing, so neither it nor a confidence is shown.
+    confidence = answer["confidence"] if answer["in_domain"] else "none: the model knows no such photos"
     shown = facts([
         ("Content Credentials", credential(answer["provenance"]["c2pa"])),
-        ("Unsigned marks", ", ".join(answer["provenance"]["ai_markers"]) or "none"),
+        ("Unsigned marks", marks(answer)),
         ("How far to trust them", _TRUST[answer["provenance"]["trust"]]),
         ("Confidence", confidence),
+        *(("Passed over", note) for note in answer.get("notes", [])),
         ("Model", answer["model_version"]),
         ("Request", answer["request_id"]),
     ])  # fmt: skip
@@ -93,6 +117,8 @@ def verdict(answer: dict[str, Any]) -> str:
         f'<div class="bar" role="meter" aria-label="probability that it is AI-generated" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * probability:.0f}"><div style="width: {100 * probability:.1f}%">'
         f'</div></div><div class="ends"><span>real</span><span>AI-generated: {percent(probability)}</span></div>'
+        if answer["in_domain"]
+        else ""
     )
     return _box(answer["decision"], "status", headline(answer), f"<p>{html.escape(reason(answer))}</p>{bar}{shown}")
 
@@ -148,6 +174,7 @@ def heat(path: str, heatmap_base64: str) -> str:
         heatmap_base64: JPEG of the same shape, as the service sends it.
     """
     with Image.open(path) as photo:
+        photo.info.pop("xmp", None)  # an orientation that stands there alone turns nothing, as in browsers
         shown = ImageOps.exif_transpose(photo).convert("RGB")
     shown.thumbnail((_SHOWN, _SHOWN))
     return (

@@ -1,7 +1,7 @@
 """One look at a window: its answer, and its pages."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -114,7 +114,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
         "window_end": rows[0]["time"].replace(tzinfo=UTC) if rows else None,
         "mean_probability": float(probability.mean()) if rows else 0.0,
         "std_probability": float(probability.std()) if rows else 0.0,
-        "low_confidence_ratio": float(np.mean([decision.confidence(p) == "low" for p in probability])) if rows else 0.0,
+        "low_confidence_ratio": float(np.mean([_unsure(row) for row in rows])) if rows else 0.0,
         "prediction_ratio": PredictionRatio(real=1 - generated if rows else 0.0, ai_generated=generated),
         "drift_detected": drifted,
         "drift_score": max((column.statistic for column in found), default=0.0),
@@ -134,3 +134,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
     }
     known = None if isinstance(reference, str) else reference
     return Look(answer, window, seen, known)
+
+
+def _unsure(row: Mapping[str, Any]) -> bool:
+    return decision.confidence(row["probability"], row["in_domain"]) == "low"

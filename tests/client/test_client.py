@@ -71,7 +71,7 @@ def execute(url: str, *arguments: str | Path, key: str = "") -> subprocess.Compl
 def test_types_are_the_services_schemas(type_: Any, schema: Any) -> None:
     for name, field in type_.model_fields.items():
         of_service = schema.model_fields[name].annotation
-        if name not in {"c2pa", "domain", "provenance", "error", "error_type", "request_id"}:
+        if name not in {"c2pa", "domain", "marks", "provenance", "error", "error_type", "request_id"}:
             assert field.annotation == of_service, name
 
 
@@ -83,7 +83,7 @@ def test_one_photo_as_path_and_as_bytes(client: Client, tmp_path: Path) -> None:
     assert isinstance(one, Prediction)
     assert one.probability == other.probability
     assert one.provenance.trust == "none"
-    with pytest.raises(ServiceError, match="send a JPEG, PNG or WebP file") as caught:
+    with pytest.raises(ServiceError, match="none of JPEG, PNG, WebP, AVIF, HEIC") as caught:
         client.predict(b"no photo")
     assert (caught.value.status, caught.value.error) == (415, "unsupported_format")
 
@@ -149,7 +149,7 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     Path(odd).write_bytes(encode(photo()))
-    assert "caf\\udce9.png  (out of domain: no promise covers it)\n" in run(service, "check", odd).stdout
+    assert "caf\\udce9.png  (out of domain: the model knows no such photos)\n" in run(service, "check", odd).stdout
     assert run(service, "explain", tmp_path / "good.png", tmp_path / "why.jpg").returncode == 0
     assert (tmp_path / "why.jpg").read_bytes().startswith(b"\xff\xd8")
     assert "(by its Content Credentials)" in done.stdout.splitlines()[1]

@@ -59,7 +59,7 @@ def test_domain_reports_its_two_halves_apart() -> None:
 
 
 def test_confidence_and_label() -> None:
-    assert [decision.confidence(p) for p in (0.0, 0.19, 0.25, 0.5, 0.69, 0.75, 0.8731)] == [
+    assert [decision.confidence(p, True) for p in (0.0, 0.19, 0.25, 0.5, 0.69, 0.75, 0.8731)] == [
         "high",
         "high",
         "medium",
@@ -68,4 +68,5 @@ def test_confidence_and_label() -> None:
         "medium",
         "high",
     ]
+    assert {decision.confidence(p, False) for p in (0.0, 0.5, 0.75, 0.999)} == {"low"}
     assert [decision.predict(p) for p in (0.4999, 0.5)] == ["real", "ai_generated"]

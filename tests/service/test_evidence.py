@@ -12,12 +12,13 @@ from PIL.PngImagePlugin import PngInfo
 from service.credentials import Credential, Status
 from service.decision import Decision
 from service.detector import Detector
-from service.judgement import with_credential
+from service.judgement import with_evidence
+from tests.service import marked
 from tests.service.conftest import Server
 from tests.service.photos import chunk, encode, photo, with_chunk
 from tests.service.signing import MIME, STRANGER, TRUSTED, tampered
-from tests.service.test_provenance import XMP
 
+XMP = marked.xmp(element=True, Iptc4xmpExt_DigitalSourceType=f"{marked.IPTC}trainedAlgorithmicMedia")
 GENERATED = ["trainedAlgorithmicMedia"]
 JPEG, PNG, WEBP = (encode(photo(), kind) for kind in ("JPEG", "PNG", "WEBP"))
 
@@ -53,7 +54,9 @@ MARKED = {
 def test_a_marker_is_told_and_changes_nothing(client: httpx.Client, name: str) -> None:
     data, marker = MARKED[name]
     answer = ask(client, data)
-    assert answer["provenance"] == {"c2pa": None, "ai_markers": [marker], "trust": "claimed"}
+    provenance = answer["provenance"]
+    assert provenance["marks"]
+    assert (provenance["c2pa"], provenance["ai_markers"], provenance["trust"]) == (None, [marker], "claimed")
     assert answer["decided_by"] == "pixels"
 
 
@@ -70,7 +73,7 @@ def test_a_valid_credential_that_declares_ai_flags(client: httpx.Client, kind: s
             "status": "valid", "declares": GENERATED, "generator": "Throw-away Paint 1.0",
             "signer": "Trusted Makers signer, Trusted Makers", "problems": [],
         },
-        "ai_markers": [], "trust": "verified",
+        "marks": [], "ai_markers": [], "trust": "verified",
     }  # fmt: skip
 
 
@@ -103,8 +106,17 @@ def test_no_other_credential_does(client: httpx.Client) -> None:
 )
 def test_what_a_credential_makes_of_a_decision(status: Status, declares: str, becomes: tuple[str, ...]) -> None:
     before: tuple[Decision, ...] = ("clear", "review", "flag")
-    assert tuple(with_credential(each, Credential(status, (declares,))) for each in before) == becomes
-    assert tuple(with_credential(each, None) for each in before) == before
+    assert tuple(with_evidence(each, Credential(status, (declares,)), False)[0] for each in before) == becomes
+    assert tuple(with_evidence(each, None, False)[0] for each in before) == before
+
+
+def test_a_mark_turns_clear_into_review_where_it_is_to() -> None:
+    before: tuple[Decision, ...] = ("clear", "review", "flag")
+    assert [with_evidence(each, None, True) for each in before] == [
+        ("review", "mark"), ("review", "pixels"), ("flag", "pixels"),
+    ]  # fmt: skip
+    generated = Credential("valid", ("trainedAlgorithmicMedia",))
+    assert [with_evidence(each, generated, True)[1] for each in before] == ["credential", "credential", "pixels"]
 
 
 def app1(content: bytes) -> bytes:
@@ -204,9 +216,10 @@ def test_there_are_thirty_of_them() -> None:
 
 def _plain(server: Server) -> float:
     from service import images
+    from service.photo import decode
 
     detector = Detector(server.model)
-    pixels = images.resize(images.decode(PNG), detector.height, detector.width)
+    pixels = images.resize(decode(PNG).image, detector.height, detector.width)
     return float(detector.score(pixels[None]).probability[0])
 
 

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
 from service.detector import Detector
-from service.images import decode, resize
+from service.images import resize
+from service.photo import decode
 from tests.service.conftest import ROOT, Server, read_answer
 from tests.service.photos import BAD, GOOD, encode, photo
 from tests.service.test_prediction_log import wait_for
@@ -66,7 +67,7 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     body = answer.json()
     assert set(body) == {
         *("prediction", "probability", "confidence", "inference_time_ms", "model_version", "request_id"),
-        *("decision", "decided_by", "in_domain", "domain", "provenance"),
+        *("decision", "decided_by", "in_domain", "domain", "provenance", "notes"),
     }
     assert body["request_id"] == answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", body["request_id"])
@@ -74,10 +75,10 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     assert body["confidence"] in {"low", "medium", "high"}
     assert body["in_domain"] == all(body["domain"].values())
     assert set(body["domain"]) == {"embedding", "geometry"}
-    assert body["provenance"] == {"c2pa": None, "ai_markers": [], "trust": "none"}
+    assert body["provenance"] == {"c2pa": None, "marks": [], "ai_markers": [], "trust": "none"}
     assert body["decided_by"] == "pixels"
     detector = Detector(server.model)
-    pixels = resize(decode(GOOD[name]), detector.height, detector.width)[np.newaxis]
+    pixels = resize(decode(GOOD[name]).image, detector.height, detector.width)[np.newaxis]
     assert body["probability"] == pytest.approx(float(detector.score(pixels).probability[0]), abs=1e-5)
 
 

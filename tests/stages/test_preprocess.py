@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images import decode, resize
+from service.images import resize
+from service.photo import decode
 from stages.common import StageError
 from stages.data import ImageSet, load_images, row_digests
 from stages.inbox import check_import
@@ -106,7 +107,7 @@ def test_own_photos_are_prepared_as_a_request_is(inbox: Path) -> None:
         image.save(inbox / label / "a.png")
     photos = own_photos(inbox, 32, 100).photos
     for row, label in enumerate(("ai_generated", "real")):
-        served = resize(decode((inbox / label / "a.png").read_bytes()), 32, 32)
+        served = resize(decode((inbox / label / "a.png").read_bytes()).image, 32, 32)
         assert np.abs(photos.images[row].astype(int) - served).max() <= 2
 
 

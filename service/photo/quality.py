@@ -1,7 +1,5 @@
 """How hard a JPEG file was compressed."""
 
-import io
-
 import numpy as np
 from PIL import Image
 
@@ -20,18 +18,21 @@ _LUMINANCE = np.array(
 )
 
 
-def jpeg_quality(data: bytes) -> int:
-    """Return libjpeg's quality, 1 to 100, that gives the file's luminance table, or the nearest one; 0 for no JPEG.
+def jpeg_quality(image: Image.Image) -> int:
+    """Return libjpeg's quality, 1 to 100, that gives a photo's luminance table, or the nearest one; 0 for no JPEG.
 
     libjpeg scales table K.1 by 50 / quality below quality 50, and by 2 - quality / 50 from there on; this takes the
-    mean scale back. Encoders with tables of their own (Photoshop, phones) get the quality of like strength.
+    mean scale back. Encoders with tables of their own (Photoshop, phones) get the quality of like strength. A lossless
+    JPEG has no table, and loses nothing: 100.
 
     Args:
-        data: a file that `images.decode` has accepted; only its header is read.
+        image: as Pillow opened the file.
     """
-    if not data.startswith(b"\xff\xd8"):
+    tables = getattr(image, "quantization", None)
+    if tables is None:
         return 0
-    tables = Image.open(io.BytesIO(data)).quantization  # type: ignore[attr-defined]  # JpegImageFile's
+    if not tables:
+        return 100
     table = np.array(tables[min(tables)])
     free = table < 255  # a baseline file holds no more: those steps are cut off
     scale = table[free].sum() / _LUMINANCE[free].sum() if free.any() else 50.0
