@@ -77,7 +77,10 @@ def load_job(out: str) -> Job:
         model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
         detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     catalogue = Catalogue(plan["source"], plan["column"], parts)
-    return Job(out, catalogue, detector, CredentialReader(plan["trust_anchors"]))
+    credentials = CredentialReader(
+        plan["trust_anchors"], time_stamp_anchors=plan["time_stamp_anchors"], key_usages=tuple(plan["key_usages"])
+    )
+    return Job(out, catalogue, detector, credentials)
 
 
 def part_name(part: int) -> str:
