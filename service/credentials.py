@@ -7,7 +7,7 @@ import io
 import json
 import re
 import ssl
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,8 +100,10 @@ class CredentialReader:
             _check_certificates(anchors)
         _check_key_usages(key_usages)
         usages = "\n".join(key_usages)
-        self._signers = _context(trust_anchors, usages)
-        self._times = _context(f"{trust_anchors}\n{time_stamp_anchors}", usages) if time_stamp_anchors else None
+        self._anybody, self._authorities = bool(trust_anchors), bool(time_stamp_anchors)
+        self._context = _context(f"{trust_anchors}\n{time_stamp_anchors}".strip(), usages)
+        # Whom the signers' anchors know at the time that anyone stamped: the library calls an expired one unknown.
+        self._signers = _context(trust_anchors, usages, any_time=True)
 
     def read(self, data: bytes, *, kind: Kind | None = None, xmp: bytes = b"") -> Credential | None:
         """Read and verify a file's credentials.
@@ -119,21 +121,28 @@ class CredentialReader:
         return Credential("elsewhere") if found is None and (_links(xmp) or _links(data)) else found
 
     def _embedded(self, data: bytes, kind: Kind | None) -> Credential | None:
-        if kind is None:
-            return None
         try:
-            store = _store(data, kind, self._signers)
-            if self._times and manifests.EXPIRED in manifests.active_codes(store)[1] + manifests.failures_before(store):
-                store = manifests.with_time_stamps(store, _store(data, kind, self._times))
-            return _credential(store)
+            return self._verified(data, kind) if kind else None
+        except C2paError.ManifestNotFound:
+            return None
         except C2paError as error:
-            if isinstance(error, C2paError.ManifestNotFound):
-                return None
             if str(error).startswith("Remote"):  # the library has no class for it
                 return Credential("elsewhere")
             return Credential("unreadable", problems=manifests.unique([error]))
         except Exception:  # a store of another form than the library writes: whatever it is, the photo gets its answer
             return Credential("unreadable", problems=("unreadable",))
+
+    def _verified(self, data: bytes, kind: Kind) -> Credential:
+        store, signers = _store(data, kind, self._context), None
+        if self._authorities or (self._anybody and manifests.EXPIRED in manifests.active_codes(store)[1]):
+            signers = _store(data, kind, self._signers)
+        if signers is not None and self._authorities:
+            store = manifests.only_trusting(store, signers)
+        found = _credential(store)
+        if found.signer_trusted is None and found.signature_holds:
+            known = signers is not None and manifests.TRUSTED in manifests.active_codes(signers)[0]
+            found = replace(found, signer_trusted=known or (None if self._anybody else False))
+        return found
 
 
 def library_state(credential: Credential) -> LibraryState:
@@ -194,9 +203,14 @@ def _check_key_usages(usages: tuple[str, ...]) -> None:  # likewise
             raise ValueError(f"'{usage}' is no object identifier such as {KEY_USAGES[0]}")
 
 
-def _context(anchors: str, usages: str) -> Context:
+def _context(anchors: str, usages: str, *, any_time: bool = False) -> Context:
     settings: dict[str, Any] = {
-        "verify": {"verify_trust": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
+        "verify": {
+            "verify_trust": True,
+            "verify_timestamp_trust": not any_time,
+            "remote_manifest_fetch": False,
+            "ocsp_fetch": False,
+        },
         "core": {
             "max_decompressed_manifest_size_in_mb": _UNPACKED_MB,
             "allowed_network_hosts": [],

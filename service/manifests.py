@@ -27,6 +27,7 @@ _ORDER: dict[Any, Relationship] = {"parentOf": "parentOf", "componentOf": "compo
 
 TRUSTED, UNTRUSTED = "signingCredential.trusted", "signingCredential.untrusted"
 EXPIRED, REVOKED = "signingCredential.expired", "signingCredential.revoked"
+UNFIT = "signingCredential.invalid"  # such as a key usage that no signer has
 _HOLDS, _IN_TIME, _OUT_OF_TIME = (
     "claimSignature.validated", "claimSignature.insideValidity", "claimSignature.outsideValidity",
 )  # fmt: skip
@@ -104,9 +105,9 @@ def facts(success: Iterable[str], failure: Iterable[str]) -> Facts:
     elif holds and any(code.endswith("Hash.match") for code in good):  # else the hash itself may be anybody's
         unchanged = True
     trusted = None
-    if bad & {UNTRUSTED, REVOKED}:
+    if REVOKED in bad or (UNTRUSTED in bad and not bad & {EXPIRED, UNFIT}):  # of those, too, the library says untrusted
         trusted = False
-    elif TRUSTED in good:
+    elif TRUSTED in good and UNTRUSTED not in bad:
         trusted = True
     in_time = None
     if bad & {EXPIRED, _OUT_OF_TIME}:
@@ -140,20 +141,22 @@ def broken(failure: Iterable[str]) -> bool:
     return any(map(_breaks, failure))
 
 
-def with_time_stamps(store: dict[str, Any], stamped: dict[str, Any]) -> dict[str, Any]:
-    """Return what is found when time stamps are trusted, without trusting any signer for it.
+def only_trusting(store: dict[str, Any], signers: dict[str, Any]) -> dict[str, Any]:
+    """Return a store in which nobody is trusted for having issued time stamps.
 
-    An authority's root may have issued other certificates than those for time stamps, and C2PA knows but one list.
+    A time-stamp authority's root may have issued other certificates, and C2PA's library knows but one list.
 
     Args:
-        store: read with the signers' anchors alone.
-        stamped: the same file, read with those and the time-stamp authorities'. It is changed.
+        store: read with the time-stamp authorities' certificates, too. It is changed.
+        signers: the same file, read without.
     """
-    results = stamped["validation_results"]
-    results["activeManifest"].setdefault("failure", []).extend(_strangers(_active(store)))
-    before = [each for part in _deltas(store) for each in _strangers(part)]
-    results.setdefault("ingredientDeltas", []).append({"validationDeltas": {"failure": before}})
-    return stamped
+    known = {each.get("url") for part in _parts(signers) for each in _list(part.get("success")) if _is(each, TRUSTED)}
+    for part in _parts(store):
+        part["success"] = [e for e in _list(part.get("success")) if not _is(e, TRUSTED) or e.get("url") in known]
+    _active(store).setdefault("failure", []).extend(_strangers(_active(signers)))
+    before = [each for part in _deltas(signers) for each in _strangers(part)]
+    store["validation_results"].setdefault("ingredientDeltas", []).append({"validationDeltas": {"failure": before}})
+    return store
 
 
 def versions(store: dict[str, Any]) -> tuple[Version, ...]:
@@ -298,7 +301,15 @@ def _ingredients(manifest: dict[str, Any]) -> Iterator[tuple[Relationship, str]]
 
 
 def _strangers(part: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in _list(part.get("failure")) if each.get("code") == UNTRUSTED]
+    return [each for each in _list(part.get("failure")) if _is(each, UNTRUSTED)]
+
+
+def _is(entry: dict[str, Any], code: str) -> bool:
+    return bool(entry.get("code") == code)
+
+
+def _parts(store: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_active(store), *_deltas(store)]
 
 
 def _active(store: dict[str, Any]) -> dict[str, Any]:
