@@ -222,12 +222,19 @@ def identity(manifest: dict[str, Any]) -> str | None:
 
 def unique(words: Iterable[Any]) -> tuple[str, ...]:
     """Return the words, each once, fit to be repeated."""
-    return tuple(dict.fromkeys(text for word in words if (text := short(word)) is not None))[:MOST]
+    found: dict[str, None] = {}
+    for word in words:
+        if (text := short(word)) is not None:
+            found[text] = None
+        if len(found) == MOST:
+            break
+    return tuple(found)
 
 
 def short(text: Any) -> str | None:
     """Make what a stranger wrote fit to be repeated."""
-    return "".join(character for character in str(text or "") if character.isprintable())[:LENGTH] or None
+    begin = str(text or "")[: 2 * LENGTH]
+    return "".join(character for character in begin if character.isprintable())[:LENGTH] or None
 
 
 def _breaks(code: str) -> bool:

@@ -26,6 +26,7 @@ _BEFORE = {
     "inputTo": "a picture it was made from",
 }
 _VERSION = {"valid": "valid", "untrusted": "cannot be vouched for", "invalid": "broken"}
+_UNNAMED = "an unnamed signer"
 _SHOWN = 800  # pixels of the photo's longer side
 
 
@@ -70,7 +71,7 @@ def credential(found: dict[str, Any] | None) -> str:
     active, *before = found.get("versions") or [found]  # an older service tells of the active one alone
     said = [f"{_state(found)}{problems}; declares {', '.join(active['declares']) or 'nothing'}"]
     said += [
-        f"{_BEFORE[each['relationship']]} ({_VERSION[each['status']]}, signed by {each['signer'] or 'nobody named'}) "
+        f"{_BEFORE[each['relationship']]} ({_VERSION[each['status']]}, signed by {each['signer'] or _UNNAMED}) "
         f"declares {', '.join(each['declares'])}"
         for each in before
         if each["declares"]
@@ -82,7 +83,7 @@ def credential(found: dict[str, Any] | None) -> str:
 
 def _state(found: dict[str, Any]) -> str:
     """Say why a credential is believed, or not. Only what was changed may be called so: it accuses the seller."""
-    signer = found["signer"] or "nobody named"
+    signer = found["signer"] or _UNNAMED
     if found["status"] == "valid":
         return f"valid, signed by {signer}"
     if found.get("unchanged") is False:
