@@ -117,7 +117,7 @@ class CredentialReader:
             None where the file has none, which proves nothing: most photos have none, and anyone can remove them.
         """
         # The name of every manifest store: other files cost no more than this look.
-        found = self._embedded(data, kind or _kind(data)) if b"c2pa" in data else None
+        found = self._embedded(data, kind or file_kind(data)) if b"c2pa" in data else None
         return Credential("elsewhere") if found is None and (_links(xmp) or _links(data)) else found
 
     def _embedded(self, data: bytes, kind: Kind | None) -> Credential | None:
@@ -253,7 +253,7 @@ def _links(data: bytes) -> bool:
     return b"dcterms:provenance" in data and _LINK.search(data) is not None  # the plain look is the faster by far
 
 
-def _kind(data: bytes) -> Kind | None:
+def file_kind(data: bytes) -> Kind | None:
     """Tell a file's format by its first bytes; of an ISO base media file by its brands (ISO/IEC 14496-12, 4.3)."""
     starts: dict[bytes, Kind] = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
     if found := next((kind for start, kind in starts.items() if data.startswith(start)), None):

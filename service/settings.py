@@ -215,8 +215,15 @@ class Settings(BaseSettings):
         """
         anchors = _named("C2PA_TRUST_ANCHORS", self.c2pa_trust_anchors, read_certificates)
         times = _named("C2PA_TIME_STAMP_ANCHORS", self.c2pa_time_stamp_anchors, read_certificates)
-        usages = _named("C2PA_KEY_USAGES", self.c2pa_key_usages, read_key_usages)
-        return CredentialReader(anchors, time_stamp_anchors=times, key_usages=usages)
+        return CredentialReader(anchors, time_stamp_anchors=times, key_usages=self.key_usages())
+
+    def key_usages(self) -> tuple[str, ...]:
+        """Return what a signer's certificate may be for, as object identifiers.
+
+        Raises:
+            ValueError: the file cannot be read, or one is none.
+        """
+        return _named("C2PA_KEY_USAGES", self.c2pa_key_usages, read_key_usages)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -64,7 +64,8 @@ def execute(url: str, *arguments: str | Path, key: str = "") -> subprocess.Compl
     ("type_", "schema"),
     [
         (Prediction, schemas.PredictResponse), (Domain, schemas.Domain), (Provenance, schemas.Provenance),
-        (Credential, schemas.Credential), (CredentialVersion, schemas.CredentialVersion), (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
+        (Credential, schemas.Credential), (CredentialVersion, schemas.CredentialVersion),
+        (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
         (Failure, schemas.BatchItem),
     ],
 )  # fmt: skip

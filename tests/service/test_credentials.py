@@ -15,7 +15,7 @@ import pytest
 from c2pa import Context, Reader
 
 from service import manifests
-from service.credentials import CredentialReader, _credential, _kind, library_state
+from service.credentials import CredentialReader, _credential, file_kind, library_state
 from service.settings import load_settings
 from tests.service.photos import GOOD, encode, photo
 from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, VOCABULARY, Authority, tampered
@@ -424,7 +424,7 @@ def test_what_was_in_the_file_once_is_not_elsewhere(reader: CredentialReader) ->
     ],
 )
 def test_the_kind_is_told_by_the_first_bytes(start: bytes, kind: str | None) -> None:
-    assert _kind(start) == kind
+    assert file_kind(start) == kind
 
 
 def test_a_strangers_words_are_cut_short() -> None:
