@@ -140,8 +140,8 @@ class CredentialReader:
             store = manifests.only_trusting(store, signers)
         found = _credential(store)
         if found.signer_trusted is None and found.signature_holds:
-            known = signers is not None and manifests.TRUSTED in manifests.active_codes(signers)[0]
-            found = replace(found, signer_trusted=known or (None if self._anybody else False))
+            known = manifests.facts(*manifests.active_codes(signers)).signer_trusted if signers else None
+            found = replace(found, signer_trusted=known if self._anybody else False)
         return found
 
 
