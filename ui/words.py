@@ -65,7 +65,8 @@ def credential(found: dict[str, Any] | None) -> str:
         return "none"
     if found["status"] == "elsewhere":
         return "kept elsewhere, not fetched"
-    problems = f" ({', '.join(found['problems'])})" if found["problems"] else ""
+    # Those of a valid one are the versions' before it, whose states are told below.
+    problems = f" ({', '.join(found['problems'])})" if found["problems"] and found["status"] != "valid" else ""
     if found["status"] == "unreadable":
         return f"unreadable{problems}"
     active, *before = found.get("versions") or [found]  # an older service tells of the active one alone

@@ -69,6 +69,7 @@ class Authority:
         claim_version: int = 2,
         assertions: Iterable[dict[str, Any]] = (),
         link: str | None = None,
+        trusts: str = "",
     ) -> bytes:
         """Return the file with a credential that declares these source types, or that it was made of `parent`.
 
@@ -82,6 +83,7 @@ class Authority:
             claim_version: 1 writes what programs of before C2PA 2 do.
             assertions: further ones.
             link: the credential is not put into the file, which points here for it.
+            trusts: certificates of those whom the signer trusts, and records that of `parent`.
         """
         actions: list[dict[str, Any]] = [
             {"action": action, "digitalSourceType": each if ":" in each else VOCABULARY + each} for each in source_types
@@ -99,7 +101,7 @@ class Authority:
         settings = {
             "builder": {"thumbnail": {"enabled": False}},
             "verify": {"verify_after_sign": False},
-            "trust": {"trust_config": self._usage},
+            "trust": {"trust_config": self._usage} | ({"trust_anchors": trusts} if trusts else {}),
         }
         context = Context.from_dict(settings)
         info = C2paSignerInfo(b"es256", self._chain, self._key, None)

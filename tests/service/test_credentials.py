@@ -23,6 +23,7 @@ from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, VOCABU
 GENERATED = ["trainedAlgorithmicMedia"]
 PARTLY = ["compositeWithTrainedAlgorithmicMedia"]
 UNTRUSTED = "signingCredential.untrusted"
+BOTH = TRUSTED.anchors + STRANGER.anchors
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,18 @@ def test_a_parent_that_cannot_be_believed_is_shown_and_decides_nothing(
             (status, ("trainedAlgorithmicMedia",)),
         ]
         assert not found.says_generated
+
+
+def test_whom_a_trusted_signer_trusts_is_not_whom_we_trust(files: dict[str, bytes]) -> None:
+    parent = STRANGER.sign(files["JPEG"], "JPEG", GENERATED)
+    signed = TRUSTED.sign(
+        files["JPEG"], "JPEG", ["digitalCapture"], parent, trusts=STRANGER.anchors, action="c2pa.edited"
+    )
+    for anchors, status, state in ((TRUSTED.anchors, "untrusted", "Valid"), (BOTH, "valid", "Trusted")):
+        found = CredentialReader(anchors).read(signed)
+        assert found is not None
+        assert [each.status for each in found.versions] == ["valid", status]
+        assert (found.status, found.says_generated, library_state(found)) == ("valid", status == "valid", state)
 
 
 def test_a_trusted_parent_of_an_untrusted_version_decides_nothing(

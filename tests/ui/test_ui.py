@@ -146,7 +146,8 @@ def test_each_version_declares_for_itself() -> None:
         {"relationship": "parentOf", "status": "valid", "declares": [], "signer": "Lab"},
     ]
     active = {"relationship": "active", "status": "valid", "declares": [], "signer": "Maker"}
-    assert words.credential(CREDENTIAL | {"versions": [active, *before]}) == (
+    of_one_before = ["signingCredential.untrusted"]
+    assert words.credential(CREDENTIAL | {"versions": [active, *before], "problems": of_one_before}) == (
         "valid, signed by Maker; declares nothing; "
         "the version before (cannot be vouched for, signed by Lab) declares trainedAlgorithmicMedia; "
         "a picture put into it (broken, signed by an unnamed signer) declares a, b; "
