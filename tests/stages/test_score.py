@@ -192,14 +192,14 @@ def test_a_cluster_that_is_not_there_is_told_at_once(photos: Path, model: Path, 
     ],
 )
 def test_whom_to_trust_is_checked_first(
-    option: str, message: str, photos: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, message: str, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "text").write_text("no list")
-    arguments = [str(photos), str(tmp_path / "out"), "--model", str(model), option, str(tmp_path / "text")]
-    monkeypatch.setattr(sys, "argv", ["stages.score", *arguments])
-    with pytest.raises(StageError, match=f"{option} {tmp_path / 'text'}: {message}"):
+    text, out = photos / "README.txt", photos.parent / "out"
+    text.write_text("no list")
+    monkeypatch.setattr(sys, "argv", ["stages.score", str(photos), str(out), "--model", str(model), option, str(text)])
+    with pytest.raises(StageError, match=f"{option} {text}: {message}"):
         main()
-    assert not (tmp_path / "out" / "_plan.json").exists()
+    assert not (out / "_plan.json").exists()
 
 
 def test_a_run_with_other_trust_is_another_run(photos: Path, tmp_path: Path, model: Path) -> None:
