@@ -19,14 +19,31 @@ class Domain(_Answer):
     geometry: bool
 
 
-class Credential(_Answer):
-    """What the file's C2PA Content Credentials come to."""
+class CredentialVersion(_Answer):
+    """One manifest of the picture's history."""
 
+    relationship: Literal["active", "parentOf", "componentOf", "inputTo"]
     status: Literal["valid", "untrusted", "invalid"]
     declares: list[str]
     generator: str | None
     signer: str | None
+    decides: Literal["generated", "partly_generated"] | None
+
+
+class Credential(_Answer):
+    """What the file's C2PA Content Credentials come to. An older service does not say what has a default."""
+
+    status: Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
+    declares: list[str]
+    generator: str | None
+    signer: str | None
     problems: list[str]
+    signature_holds: bool | None = None
+    unchanged: bool | None = None
+    signer_trusted: bool | None = None
+    in_time: bool | None = None
+    identity: str | None = None
+    versions: list[CredentialVersion] = []
 
 
 class Mark(_Answer):

@@ -5,23 +5,31 @@ Nothing is fetched: no remote manifest, no revocation list. Source: C2PA specifi
 
 import io
 import json
+import re
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from c2pa import C2paError, Context, Reader
 
-Status = Literal["valid", "untrusted", "invalid"]
+from service import manifests
+from service.manifests import Version
 
-GENERATED = "trainedAlgorithmicMedia"  # IPTC digital source types: cv.iptc.org/newscodes/digitalsourcetype
-PARTLY_GENERATED = "compositeWithTrainedAlgorithmicMedia"
-_VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-_FORMATS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp"}  # of the files that are accepted
+Status = Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
+Kind = Literal["JPEG", "PNG", "WEBP", "AVIF", "HEIF"]
+LibraryState = Literal["Trusted", "Valid", "Invalid"]
+
+# What a claim signer's certificate may be for, beside e-mail (C2PA specification 2.2, 14.5.1): documents, C2PA claims.
+KEY_USAGES = ("1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1")
+
+_MIME: dict[Kind, str] = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "AVIF": "image/avif", "HEIF": "image/heif",
+}  # fmt: skip
 _UNPACKED_MB = 10  # of a compressed manifest, at most
-_MOST, _LENGTH = 20, 200  # items and characters that are repeated of what a stranger wrote
-_TRUSTED, _UNTRUSTED = "signingCredential.trusted", "signingCredential.untrusted"
-_PARENTS = 50  # versions of one picture that are followed
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+_OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+_LINK = re.compile(rb"dcterms:provenance\s*(?:=\s*[\"']|>)\s*https?://")  # in XMP: C2PA specification 2.2, 11.4
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,22 @@ class Credential:
     """What a file's Content Credentials come to.
 
     Attributes:
-        status: `valid`: whole, of this very picture, signed by a trusted signer; `untrusted`: whole, but anybody may
-            have signed it; `invalid`: changed after it was signed, expired, or damaged.
-        declares: IPTC digital source types in the active manifest's actions and in those of the versions before it,
-            such as `trainedAlgorithmicMedia` (AI-generated) or `digitalCapture` (a camera's).
+        status: `valid`: whole, of this very picture, signed by a trusted signer; `untrusted`: whole, but it cannot be
+            vouched for: an unknown signer, a certificate that had expired or is meant for something else; `invalid`:
+            changed after it was signed, or it breaks another rule of C2PA, or so does the history it brings along;
+            `unreadable`: no C2PA that the library knows; `elsewhere`: the file only points to it.
+        declares: digital source types in the actions of all `versions` but inputs, believed or not, such as
+            `trainedAlgorithmicMedia` (AI-generated) or `digitalCapture` (a camera's).
         generator: the program that wrote the claim.
         signer: whose certificate signed it.
-        problems: C2PA validation codes, such as `assertion.dataHash.mismatch`.
+        problems: C2PA validation codes of failures, such as `assertion.dataHash.mismatch`, those of the versions before
+            included; of an unreadable one the library's words.
+        signature_holds: as `manifests.Facts`, of the active manifest; so are the next three.
+        unchanged: likewise.
+        signer_trusted: likewise.
+        in_time: likewise.
+        identity: label of an identity assertion in it, which is not checked; None: it has none.
+        versions: the manifests of the picture's history, the active one first, each with a state of its own.
     """
 
     status: Status
@@ -43,123 +60,208 @@ class Credential:
     generator: str | None = None
     signer: str | None = None
     problems: tuple[str, ...] = ()
+    signature_holds: bool | None = None
+    unchanged: bool | None = None
+    signer_trusted: bool | None = None
+    in_time: bool | None = None
+    identity: str | None = None
+    versions: tuple[Version, ...] = ()
 
     @property
     def says_generated(self) -> bool:
         """Whether it can be believed that the whole picture was generated."""
-        return self.status == "valid" and GENERATED in self.declares
+        return self.status == "valid" and any(version.decides == "generated" for version in self.versions)
 
     @property
     def says_partly_generated(self) -> bool:
         """Whether it can be believed that parts of the picture were generated."""
-        return self.status == "valid" and PARTLY_GENERATED in self.declares
+        return self.status == "valid" and any(version.decides == "partly_generated" for version in self.versions)
 
 
 class CredentialReader:
     """Reads Content Credentials; may be shared by threads."""
 
-    def __init__(self, trust_anchors: str = "") -> None:
+    def __init__(
+        self, trust_anchors: str = "", *, time_stamp_anchors: str = "", key_usages: tuple[str, ...] = KEY_USAGES
+    ) -> None:
         """Take the certificates of those who are trusted.
 
         Args:
             trust_anchors: root or signing certificates, PEM, one after the other. Without any, no signer is trusted.
+            time_stamp_anchors: likewise, of those who are trusted to say when a credential was signed, and for nothing
+                else; the signers' anchors are, too.
+            key_usages: object identifiers of extended key usages, one of which a signer's certificate must have, if it
+                is not for e-mail.
 
         Raises:
-            ValueError: that is no list of certificates.
+            ValueError: those are no certificates, or no object identifiers.
         """
-        settings: dict[str, Any] = {
-            "verify": {"verify_trust": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
-            "core": {"max_decompressed_manifest_size_in_mb": _UNPACKED_MB, "allowed_network_hosts": []},
-        }
-        if trust_anchors:
-            settings["trust"] = {"trust_anchors": trust_anchors}
-            try:  # the library would pass over what is no certificate
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=trust_anchors)
-            except ssl.SSLError as error:
-                raise ValueError(f"it holds no PEM certificates ({error.reason or error})") from None
-        self._context = Context.from_dict(settings)
+        for anchors in filter(None, (trust_anchors, time_stamp_anchors)):
+            _check_certificates(anchors)
+        _check_key_usages(key_usages)
+        usages = "\n".join(key_usages)
+        self._anybody, self._authorities = bool(trust_anchors), bool(time_stamp_anchors)
+        self._context = _context(f"{trust_anchors}\n{time_stamp_anchors}".strip(), usages)
+        # Whom the signers' anchors know at the time that anyone stamped: the library calls an expired one unknown.
+        self._signers = _context(trust_anchors, usages, any_time=True)
 
-    def read(self, data: bytes) -> Credential | None:
+    def read(self, data: bytes, *, kind: Kind | None = None, xmp: bytes = b"") -> Credential | None:
         """Read and verify a file's credentials.
 
         Args:
-            data: a file that `images.decode` accepts.
+            data: a file that `service.photo.decode` accepts.
+            kind: its format, as `service.photo.decode` gives it; None: it is told by the first bytes.
+            xmp: its XMP packet, unpacked, as `service.photo.decode` gives it; without `kind`, the file is searched.
 
         Returns:
             None where the file has none, which proves nothing: most photos have none, and anyone can remove them.
         """
-        if b"c2pa" not in data:  # the name of every manifest store: other files cost no more than this look
-            return None
+        # The name of every manifest store: other files cost no more than this look.
+        found = self._embedded(data, kind or file_kind(data)) if b"c2pa" in data else None
+        return Credential("elsewhere") if found is None and _links(data if kind is None else xmp) else found
+
+    def _embedded(self, data: bytes, kind: Kind | None) -> Credential | None:
         try:
-            with Reader(_FORMATS[data[:2]], io.BytesIO(data), context=self._context) as reader:
-                store = json.loads(reader.json())
-            return _credential(store)
+            return self._verified(data, kind) if kind else None
+        except C2paError.ManifestNotFound:
+            return None
         except C2paError as error:
-            if isinstance(error, C2paError.ManifestNotFound):
-                return None
-            return Credential("invalid", problems=(type(error).__name__.removeprefix("_C2pa"),))
+            if str(error).startswith("Remote"):  # the library has no class for it
+                return Credential("elsewhere")
+            return Credential("unreadable", problems=manifests.unique([error]))
         except Exception:  # a store of another form than the library writes: whatever it is, the photo gets its answer
-            return Credential("invalid", problems=("unreadable",))
+            return Credential("unreadable", problems=("unreadable",))
+
+    def _verified(self, data: bytes, kind: Kind) -> Credential:
+        store, signers = _store(data, kind, self._context), None
+        if self._authorities or (self._anybody and manifests.EXPIRED in manifests.active_codes(store)[1]):
+            signers = _store(data, kind, self._signers)
+        if signers is not None and self._authorities:
+            store = manifests.only_trusting(store, signers)
+        found = _credential(store)
+        if found.signer_trusted is None and found.signature_holds:
+            known = manifests.facts(*manifests.active_codes(signers)).signer_trusted if signers else None
+            found = replace(found, signer_trusted=known if self._anybody else False)
+        return found
+
+
+def library_state(credential: Credential) -> LibraryState:
+    """Return what c2pa-python should call a file whose credential could be read, by what we say of it."""
+    if credential.status == "valid" and not credential.problems:
+        return "Trusted"
+    whole = credential.signature_holds and credential.in_time
+    return "Valid" if whole and set(credential.problems) <= {manifests.UNTRUSTED} else "Invalid"
+
+
+def read_certificates(path: Path | None) -> str:
+    """Return the certificates in a file, PEM; none where there is no file.
+
+    Raises:
+        ValueError: it cannot be read, or holds none.
+    """
+    if path is None:
+        return ""
+    try:
+        pem = path.read_text(encoding="utf-8")  # names between them, as published lists have, in any language
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"it cannot be read: {error}") from None
+    _check_certificates(pem := "\n".join(_PEM.findall(pem)))
+    return pem
+
+
+def read_key_usages(text: str) -> tuple[str, ...]:
+    """Read object identifiers, comma-separated or one a line in the file that the text names.
+
+    In a file, what begins with `//` or `#` is a comment, as in those that other programs of C2PA read.
+
+    Raises:
+        ValueError: the file cannot be read, or one is no object identifier.
+    """
+    if re.fullmatch(r"[\d., ]*", text):
+        usages = [part.strip() for part in text.split(",")]
+    else:
+        try:
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"it is no list of object identifiers, and no file: {error}") from None
+        usages = [line.strip() for line in lines if not line.lstrip().startswith(("//", "#"))]
+    found = tuple(usage for usage in usages if usage)
+    _check_key_usages(found)
+    return found
+
+
+def _check_certificates(pem: str) -> None:  # the library would pass over what is none
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(f"it holds no PEM certificates ({getattr(error, 'reason', None) or error})") from None
+
+
+def _check_key_usages(usages: tuple[str, ...]) -> None:  # likewise
+    for usage in usages:
+        if not _OID.fullmatch(usage):
+            raise ValueError(f"'{usage}' is no object identifier such as {KEY_USAGES[0]}")
+
+
+def _context(anchors: str, usages: str, *, any_time: bool = False) -> Context:
+    settings: dict[str, Any] = {
+        "verify": {
+            "verify_trust": True,
+            "verify_timestamp_trust": not any_time,
+            "remote_manifest_fetch": False,
+            "ocsp_fetch": False,
+        },
+        "core": {
+            "max_decompressed_manifest_size_in_mb": _UNPACKED_MB,
+            "allowed_network_hosts": [],
+            # Most cannot be checked without asking somebody else, and one that fails would make the picture's fail.
+            "decode_identity_assertions": False,
+        },
+        "trust": {"trust_config": usages},
+    }
+    if anchors:
+        settings["trust"]["trust_anchors"] = anchors
+    return Context.from_dict(settings)
+
+
+def _store(data: bytes, kind: Kind, context: Context) -> dict[str, Any]:
+    with Reader(_MIME[kind], io.BytesIO(data), context=context) as reader:
+        store: dict[str, Any] = json.loads(reader.json())
+    return store
 
 
 def _credential(store: dict[str, Any]) -> Credential:
     active = store["manifests"][store["active_manifest"]]
-    signed = active.get("signature_info") or {}
-    names = [part for part in (signed.get("common_name"), signed.get("issuer")) if part]
-    programs = active.get("claim_generator_info") or [{"name": active.get("claim_generator")}]
-    status: Status
-    match store["validation_state"]:
-        case "Trusted":
-            status = "valid"
-        case "Valid":
-            status = "untrusted"
-        case _:
-            status = "invalid"
-    results = store.get("validation_results") or {}
-    changes = [delta["validationDeltas"] for delta in results.get("ingredientDeltas") or []]
-    found = [results.get("activeManifest") or {}, *changes]
-    failures = [each["code"] for part in found for each in part.get("failure") or []]
-    trusted = {each["url"] for part in changes for each in part.get("success") or [] if each["code"] == _TRUSTED}
+    success, failure = manifests.active_codes(store)
+    before = manifests.failures_before(store)
+    versions = manifests.versions(store)
     return Credential(
-        status=status,
-        declares=_unique(kind for manifest in _versions(store, active, trusted) for kind in _source_types(manifest)),
-        generator=_short(" ".join(str(part) for part in (programs[0].get("name"), programs[0].get("version")) if part)),
-        signer=_short(", ".join(dict.fromkeys(map(str, names)))),
-        problems=_unique(iter(failures)),
+        status="invalid" if manifests.broken(before) else versions[0].status,
+        declares=manifests.unique(
+            word for each in versions if each.relationship != "inputTo" for word in each.declares
+        ),
+        generator=versions[0].generator,
+        signer=versions[0].signer,
+        problems=manifests.unique([*failure, *before]),
+        identity=manifests.identity(active),
+        versions=versions,
+        **asdict(manifests.facts(success, failure)),
     )
 
 
-def _versions(store: dict[str, Any], manifest: dict[str, Any] | None, trusted: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the active manifest and those of the versions of the picture before it that were whole when it was made."""
-    seen: list[str] = []
-    while manifest is not None and len(seen) < _PARENTS:
-        yield manifest
-        parents = [each for each in manifest.get("ingredients") or [] if each.get("relationship") == "parentOf"]
-        label = parents[0].get("active_manifest") if parents and _was_whole(parents[0], trusted) else None
-        if label is None or label in seen:
-            return
-        seen.append(label)
-        manifest = store["manifests"].get(label)
+def _links(data: bytes) -> bool:
+    return b"dcterms:provenance" in data and _LINK.search(data) is not None  # the plain look is the faster by far
 
 
-def _was_whole(ingredient: dict[str, Any], trusted: set[str]) -> bool:
-    """Tell whether whoever used this picture found it whole; of its signer's trust, we know better than they did."""
-    failures = ingredient["validation_results"]["activeManifest"].get("failure") or []
-    return all(each["code"] == _UNTRUSTED and each["url"] in trusted for each in failures)
-
-
-def _source_types(manifest: dict[str, Any]) -> Iterator[str]:
-    for assertion in manifest.get("assertions") or []:
-        if str(assertion.get("label")).startswith("c2pa.actions"):
-            for action in assertion["data"]["actions"]:
-                if (kind := action.get("digitalSourceType")) is not None:
-                    yield str(kind).removeprefix(_VOCABULARY)
-
-
-def _unique(words: Iterator[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(short for word in words if (short := _short(word)) is not None))[:_MOST]
-
-
-def _short(text: Any) -> str | None:
-    """Make what a stranger wrote fit to be repeated."""
-    return "".join(character for character in str(text or "") if character.isprintable())[:_LENGTH] or None
+def file_kind(data: bytes) -> Kind | None:
+    """Tell a file's format by its first bytes; of an ISO base media file by its brands (ISO/IEC 14496-12, 4.3)."""
+    starts: dict[bytes, Kind] = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
+    if found := next((kind for start, kind in starts.items() if data.startswith(start)), None):
+        return found
+    if data[4:8] != b"ftyp":
+        return None
+    size = int.from_bytes(data[:4], "big")
+    brands = {data[place : place + 4] for place in (8, *range(16, min(size, 256), 4))}
+    if brands & {b"avif", b"avis"}:
+        return "AVIF"
+    return "HEIF" if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"} else None

@@ -206,7 +206,7 @@ def _count_refused(error_type: str) -> None:
 def _prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared, Image.Image]:
     photo = _decode(data, worker.settings)
     metrics.IMAGE_SIZE.observe(len(data))
-    credential = worker.credentials.read(data)
+    credential = worker.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
     metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
     found, markers = marks.read(photo.metadata)
     prepared = Prepared(

@@ -76,7 +76,7 @@ PREDICTIONS = Table(
     Column("height", Integer, nullable=False),
     Column("jpeg_quality", Integer),  # 1 to 100; 0: no JPEG; null: a row from before there was this column
     # What joins must be nullable: an earlier version's log gets the column when it is opened, and has no value for it.
-    Column("credential", String(20)),  # Content Credentials: valid, untrusted, invalid; null: none, or an older row
+    Column("credential", String(20)),  # `Credential.status`; null: none, or an older row
     Column("ai_prior", Float),  # what AI_PRIOR was
     Column("flag_threshold", Float),  # where the decisions began, on the scale of `probability`
     Column("clear_threshold", Float),

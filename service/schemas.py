@@ -25,6 +25,9 @@ class Error(Schema):
     error_class: Literal["client_error", "server_error"]
 
 
+CredentialStatus = Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
+
+
 class Domain(Schema):
     """Is the photo like those the model knows? Both must hold."""
 
@@ -32,19 +35,50 @@ class Domain(Schema):
     geometry: bool = Field(description="its width and height are among the training photos' sizes")
 
 
+class CredentialVersion(Schema):
+    """One manifest of a picture's history."""
+
+    relationship: Literal["active", "parentOf", "componentOf", "inputTo"] = Field(
+        description="to the manifest that names it; active: the picture's own"
+    )
+    status: Literal["valid", "untrusted", "invalid"] = Field(description="its own")
+    declares: list[str]
+    generator: str | None
+    signer: str | None
+    decides: Literal["generated", "partly_generated"] | None = Field(
+        description="what is believed of the picture because of it; null: nothing"
+    )
+
+
 class Credential(Schema):
     """What a file's C2PA Content Credentials come to; nothing is fetched to verify them."""
 
-    status: Literal["valid", "untrusted", "invalid"] = Field(
-        description="valid: whole, of this very picture, signed by one of C2PA_TRUST_ANCHORS; untrusted: whole, but "
-        "anybody may have signed it; invalid: changed after it was signed, expired or damaged"
+    status: CredentialStatus = Field(
+        description="valid: whole, of this very picture, signed by one of C2PA_TRUST_ANCHORS; untrusted: whole, but it "
+        "cannot be vouched for; invalid: changed after it was signed, or against another rule of C2PA; unreadable: "
+        "nothing that the library knows; elsewhere: the file only points to it"
     )
-    declares: list[str] = Field(description="IPTC digital source types", examples=[["trainedAlgorithmicMedia"]])
+    declares: list[str] = Field(
+        description="digital source types of all versions but inputs, believed or not",
+        examples=[["trainedAlgorithmicMedia"]],
+    )
     generator: str | None = Field(description="the program that wrote the claim, by its own words")
     signer: str | None = Field(description="whose certificate signed it")
     problems: list[str] = Field(
-        description="C2PA validation codes; none if valid", examples=[["assertion.dataHash.mismatch"]]
+        description="C2PA codes of failures, those of the versions before included",
+        examples=[["assertion.dataHash.mismatch"]],
     )
+    signature_holds: bool | None = Field(description="the claim is the one that was signed; null: not known")
+    unchanged: bool | None = Field(description="picture and statements are those that were signed; null: not known")
+    signer_trusted: bool | None = Field(description="the signer is one of C2PA_TRUST_ANCHORS; null: not known")
+    in_time: bool | None = Field(
+        description="it was signed within the certificate's time or, without a trusted time stamp, that is not over; "
+        "null: not known"
+    )
+    identity: str | None = Field(
+        description="label of an identity assertion, which is not checked; null: none", examples=["cawg.identity"]
+    )
+    versions: list[CredentialVersion] = Field(description="manifests of the picture's history, the active one first")
 
 
 class Mark(Schema):
@@ -168,7 +202,7 @@ class LoggedPrediction(Schema):
     width: int = Field(description="of the photo as it came, upright, in pixels")
     height: int
     jpeg_quality: int | None = Field(description="1 to 100; 0: no JPEG")
-    credential: Literal["valid", "untrusted", "invalid"] | None = Field(description="null: none")
+    credential: CredentialStatus | None = Field(description="null: none")
     label: Prediction | None = Field(description="what a moderator said of it last; null: nobody did")
     request_id: str = Field(description="of this request")
 

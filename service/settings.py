@@ -2,9 +2,10 @@
 
 import ipaddress
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from limits import parse as parse_limit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -13,11 +14,14 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api_keys import ApiKey, parse_keys
-from service.credentials import CredentialReader
+from service.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, or of the Bento's source
 
 MIB = 1024 * 1024
+
+Value = TypeVar("Value")
+Read = TypeVar("Read")
 
 _SECRET = frozenset({"api_keys", "drift_url", "log_url", "rate_limit_url"})  # their values are never printed
 
@@ -75,6 +79,13 @@ def _origin(value: str) -> str:
     return value
 
 
+def _named(name: str, value: Value, read: Callable[[Value], Read]) -> Read:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={value}: {error}") from None
+
+
 List = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Rate = Annotated[str, AfterValidator(_rate)]
 
@@ -97,6 +108,15 @@ class Settings(BaseSettings):
     c2pa_trust_anchors: Path | None = Field(
         default=None,
         description="PEM file of the certificates whose Content Credentials are believed, such as the C2PA trust list",
+    )
+    c2pa_time_stamp_anchors: Path | None = Field(
+        default=None,
+        description="PEM file of those who are believed when a credential was signed, such as the C2PA TSA trust list",
+    )
+    c2pa_key_usages: str = Field(
+        default=",".join(KEY_USAGES),
+        description="comma-separated object identifiers, or a file with one a line, of what a signer's certificate may "
+        "be for beside e-mail",
     )
     ai_marks: Literal["show", "review"] = Field(
         default="show",
@@ -191,18 +211,23 @@ class Settings(BaseSettings):
             entries += [text for line in lines if (text := line.partition("#")[0].strip())]
         return parse_keys(entries)
 
-    def trust_anchors(self) -> str:
-        """Return the certificates whose Content Credentials are believed, PEM; none by default.
+    def credential_reader(self) -> CredentialReader:
+        """Return what reads Content Credentials, and knows whom to believe.
 
         Raises:
-            ValueError: the file cannot be read.
+            ValueError: one of the files or lists cannot be read.
         """
-        if self.c2pa_trust_anchors is None:
-            return ""
-        try:
-            return self.c2pa_trust_anchors.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"it cannot be read: {error}") from None
+        anchors = _named("C2PA_TRUST_ANCHORS", self.c2pa_trust_anchors, read_certificates)
+        times = _named("C2PA_TIME_STAMP_ANCHORS", self.c2pa_time_stamp_anchors, read_certificates)
+        return CredentialReader(anchors, time_stamp_anchors=times, key_usages=self.key_usages())
+
+    def key_usages(self) -> tuple[str, ...]:
+        """Return what a signer's certificate may be for, as object identifiers.
+
+        Raises:
+            ValueError: the file cannot be read, or one is none.
+        """
+        return _named("C2PA_KEY_USAGES", self.c2pa_key_usages, read_key_usages)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -212,10 +237,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "MONITOR needs Evidently: pip install 'ai-product-photo-detector[monitor]', or MONITOR=off"
             )
-        try:
-            CredentialReader(self.trust_anchors())
-        except ValueError as error:
-            raise ValueError(f"C2PA_TRUST_ANCHORS={self.c2pa_trust_anchors}: {error}") from None
+        self.credential_reader()
         if self.monitored():
             _folder(self.drift_url)
         if self.api_keys_file is not None and not self.accepted_keys():

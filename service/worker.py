@@ -69,7 +69,7 @@ def start_worker(settings: Settings) -> Worker:
         settings=settings,
         served=Served(settings),
         log=log,
-        credentials=CredentialReader(settings.trust_anchors()),
+        credentials=settings.credential_reader(),
         slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
         log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
         side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),

@@ -15,10 +15,10 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -27,11 +27,14 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from service.card import ModelError
-from service.credentials import CredentialReader
+from service.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from service.detector import Detector
 from stages.catalogue import survey
 from stages.common import StageError, only_one, run_stage
 from stages.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, write
+
+Value = TypeVar("Value")
+Read = TypeVar("Read")
 
 LOCK, DONE = "_lock", "_done.json"
 
@@ -46,6 +49,8 @@ def plan(
     alpha: float,
     ai_prior: float,
     trust_anchors: str = "",
+    time_stamp_anchors: str = "",
+    key_usages: tuple[str, ...] = KEY_USAGES,
     ai_marks: str = "show",
 ) -> Job:
     """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
@@ -59,6 +64,8 @@ def plan(
         alpha: as the service's ALPHA.
         ai_prior: as the service's AI_PRIOR.
         trust_anchors: what is in the file of the service's C2PA_TRUST_ANCHORS, PEM; none: no credential is believed.
+        time_stamp_anchors: likewise of C2PA_TIME_STAMP_ANCHORS.
+        key_usages: likewise of C2PA_KEY_USAGES.
         ai_marks: as the service's AI_MARKS.
 
     Raises:
@@ -68,12 +75,13 @@ def plan(
     try:
         data = model.read_bytes()
         Detector(model, alpha=alpha, ai_prior=ai_prior)
-        CredentialReader(trust_anchors)
+        CredentialReader(trust_anchors, time_stamp_anchors=time_stamp_anchors, key_usages=key_usages)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
     digest = hashlib.sha256(data).hexdigest()
     facts = {"source": source, "column": column, "model_sha256": digest, "alpha": alpha, "ai_prior": ai_prior}
-    facts |= {"trust_anchors": trust_anchors, "ai_marks": ai_marks}
+    facts |= {"trust_anchors": trust_anchors, "time_stamp_anchors": time_stamp_anchors, "key_usages": [*key_usages]}
+    facts["ai_marks"] = ai_marks
     there = _names(out) - {LOCK}
     if PLAN in there:
         found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
@@ -181,6 +189,13 @@ def _absolute(url: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else url
 
 
+def _option(name: str, value: Value, read: Callable[[Value], Read]) -> Read:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise StageError(f"{name} {value}: {error}") from error
+
+
 def main() -> None:
     """Score what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m stages.score", description=(__doc__ or "").partition("\n")[0])
@@ -200,20 +215,28 @@ def main() -> None:
     parser.add_argument("--ai-prior", type=float, default=0.5, help="share of AI images that probabilities assume")
     parser.add_argument("--trust-anchors", type=Path, help="PEM file of those whose Content Credentials are believed")
     parser.add_argument(
+        "--time-stamp-anchors", type=Path, help="PEM file of those who are believed when one was signed"
+    )
+    parser.add_argument(
+        "--key-usages",
+        default=",".join(KEY_USAGES),
+        help="what a signer's certificate may be for: object identifiers, or a file with one a line",
+    )
+    parser.add_argument(
         "--ai-marks", choices=("show", "review"), default="show", help="review: a photo with a mark is never cleared"
     )
     options = parser.parse_args()
-    try:
-        anchors = options.trust_anchors.read_text(encoding="ascii") if options.trust_anchors else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise StageError(f"--trust-anchors {options.trust_anchors} cannot be read: {error}") from error
+    anchors = _option("--trust-anchors", options.trust_anchors, read_certificates)
+    times = _option("--time-stamp-anchors", options.time_stamp_anchors, read_certificates)
+    usages = _option("--key-usages", options.key_usages, read_key_usages)
     if options.workers < 1 or options.part_photos < 1:
         parser.error("--workers and --part-photos must be 1 or more")
     source, out = map(_absolute, (options.source, options.out))
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
             source, out, options.model, column=options.column, part_photos=options.part_photos,
-            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors, ai_marks=options.ai_marks,
+            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
+            time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
         )  # fmt: skip
         print(json.dumps(score(job, options.workers, options.address), indent=2))
 

@@ -80,7 +80,10 @@ def load_job(out: str) -> Job:
         model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
         detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     catalogue = Catalogue(plan["source"], plan["column"], parts)
-    return Job(out, catalogue, detector, CredentialReader(plan["trust_anchors"]), plan.get("ai_marks") == "review")
+    credentials = CredentialReader(
+        plan["trust_anchors"], time_stamp_anchors=plan["time_stamp_anchors"], key_usages=tuple(plan["key_usages"])
+    )
+    return Job(out, catalogue, detector, credentials, plan["ai_marks"] == "review")
 
 
 def part_name(part: int) -> str:
@@ -120,7 +123,7 @@ class Scorer:
             try:
                 photo = decode(data)
                 found, markers = marks.read(photo.metadata)
-                credential = self.job.credentials.read(data)
+                credential = self.job.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
                 continue

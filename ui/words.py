@@ -23,11 +23,13 @@ _TRUST = {
     "claimed": "not at all: anyone could have written or removed them",
     "none": "the file says nothing of its making, which proves nothing",
 }
-_CREDENTIAL = {
-    "valid": "valid, signed by {signer}",
-    "untrusted": "whole, but {signer} is nobody whom this service trusts",
-    "invalid": "broken ({problems}): changed after it was signed, expired or damaged",
+_BEFORE = {
+    "parentOf": "the version before",
+    "componentOf": "a picture put into it",
+    "inputTo": "a picture it was made from",
 }
+_VERSION = {"valid": "valid", "untrusted": "cannot be vouched for", "invalid": "broken"}
+_UNNAMED = "an unnamed signer"
 _SHOWN = 800  # pixels of the photo's longer side
 
 
@@ -81,11 +83,49 @@ def marks(answer: dict[str, Any]) -> str:
 
 
 def credential(found: dict[str, Any] | None) -> str:
-    """Say what a file's Content Credentials come to, and what they declare."""
+    """Say what a file's Content Credentials come to, and what each version of the picture declares."""
     if found is None:
         return "none"
-    said = _CREDENTIAL[found["status"]].format(signer=found["signer"], problems=", ".join(found["problems"]))
-    return f"{said}; declares {', '.join(found['declares']) or 'nothing'}"
+    if found["status"] == "elsewhere":
+        return "kept elsewhere, not fetched"
+    # Those of a valid one are the versions' before it, whose states are told below.
+    problems = f" ({', '.join(found['problems'])})" if found["problems"] and found["status"] != "valid" else ""
+    if found["status"] == "unreadable":
+        return f"unreadable{problems}"
+    active, *before = found.get("versions") or [found]  # an older service tells of the active one alone
+    said = [f"{_state(found)}{problems}; declares {', '.join(active['declares']) or 'nothing'}"]
+    said += [
+        f"{_BEFORE[each['relationship']]} ({_VERSION[each['status']]}, signed by {each['signer'] or _UNNAMED}) "
+        f"declares {', '.join(each['declares'])}"
+        for each in before
+        if each["declares"]
+    ]
+    if found.get("identity"):
+        said.append(f"says who made it ({found['identity']}), which is not checked")
+    return "; ".join(said)
+
+
+def _state(found: dict[str, Any]) -> str:
+    """Say why a credential is believed, or not. Only what was changed may be called so: it accuses the seller."""
+    signer = found["signer"] or _UNNAMED
+    if found["status"] == "valid":
+        return f"valid, signed by {signer}"
+    if found.get("unchanged") is False:
+        return "broken: changed after it was signed"
+    if found.get("signature_holds") is False:
+        return "broken: the signature does not hold"
+    if found["status"] == "invalid":
+        return "broken: it, or a version before it, breaks a rule of C2PA"
+    reasons = []
+    if found.get("signer_trusted") is False:
+        reasons.append(f"{signer} is nobody whom this service trusts")
+    if found.get("in_time") is False:
+        reasons.append("the certificate had expired, or nobody trusted says when it was signed")
+    if "signingCredential.invalid" in found["problems"]:
+        reasons.append("the certificate is meant for something else")
+    if "signingCredential.revoked" in found["problems"]:
+        reasons.append("the certificate was revoked")
+    return f"whole; cannot be vouched for: {' and '.join(reasons) or 'its signer could not be checked'}"
 
 
 def percent(share: float) -> str:

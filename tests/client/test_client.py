@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
-from client.answers import Credential, Domain, Provenance
+from client.answers import Credential, CredentialVersion, Domain, Provenance
 from client.folder import COLUMNS, FolderError, score_folder, write_table
 from client.patience import patiently
 from service import schemas
@@ -64,15 +64,22 @@ def execute(url: str, *arguments: str | Path, key: str = "") -> subprocess.Compl
     ("type_", "schema"),
     [
         (Prediction, schemas.PredictResponse), (Domain, schemas.Domain), (Provenance, schemas.Provenance),
-        (Credential, schemas.Credential), (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
+        (Credential, schemas.Credential), (CredentialVersion, schemas.CredentialVersion),
+        (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
         (Failure, schemas.BatchItem),
     ],
 )  # fmt: skip
 def test_types_are_the_services_schemas(type_: Any, schema: Any) -> None:
     for name, field in type_.model_fields.items():
         of_service = schema.model_fields[name].annotation
-        if name not in {"c2pa", "domain", "marks", "provenance", "error", "error_type", "request_id"}:
+        if name not in {"c2pa", "domain", "marks", "provenance", "versions", "error", "error_type", "request_id"}:
             assert field.annotation == of_service, name
+
+
+def test_an_older_services_credential_is_read() -> None:
+    old = {"status": "valid", "declares": GENERATED, "generator": None, "signer": "x", "problems": []}
+    found = Credential.model_validate(old)
+    assert (found.unchanged, found.versions) == (None, [])
 
 
 @pytest.mark.serve

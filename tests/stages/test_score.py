@@ -16,7 +16,7 @@ import pytest
 
 from stages.catalogue import survey
 from stages.common import StageError
-from stages.score import plan, score
+from stages.score import main, plan, score
 from stages.scorer import Scorer, part_name
 from tests.service import tiny_model
 from tests.service.conftest import free_port
@@ -181,3 +181,28 @@ def test_a_cluster_that_is_not_there_is_told_at_once(photos: Path, model: Path, 
     for address in (f"127.0.0.1:{free_port()}", f"ray://localhost:{free_port()}"):
         with pytest.raises(StageError, match=f"no Ray cluster answers at {address}: Connection refused"):
             score(job, 1, address)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trust-anchors", "it holds no PEM certificates"),
+        ("--time-stamp-anchors", "it holds no PEM certificates"),
+        ("--key-usages", "'no list' is no object identifier"),
+    ],
+)
+def test_whom_to_trust_is_checked_first(
+    option: str, message: str, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, out = photos / "README.txt", photos.parent / "out"
+    text.write_text("no list")
+    monkeypatch.setattr(sys, "argv", ["stages.score", str(photos), str(out), "--model", str(model), option, str(text)])
+    with pytest.raises(StageError, match=f"{option} {text}: {message}"):
+        main()
+    assert not (out / "_plan.json").exists()
+
+
+def test_a_run_with_other_trust_is_another_run(photos: Path, tmp_path: Path, model: Path) -> None:
+    settled(str(photos), str(tmp_path / "out"), model)
+    with pytest.raises(StageError, match="holds a run with another key_usages"):
+        settled(str(photos), str(tmp_path / "out"), model, key_usages=("1.2.3",))

@@ -26,6 +26,13 @@ ANSWER: dict[str, Any] = {
 }  # fmt: skip
 
 
+CREDENTIAL: dict[str, Any] = {
+    "status": "valid", "declares": ["digitalCapture"], "generator": "Camera", "signer": "Maker", "problems": [],
+    "signature_holds": True, "unchanged": True, "signer_trusted": True, "in_time": True, "identity": None,
+    "versions": [{"relationship": "active", "status": "valid", "declares": ["digitalCapture"], "signer": "Maker"}],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -87,13 +94,108 @@ def test_the_page_shows_what_phones_write(tmp_path: Path, kind: str) -> None:
 def test_what_a_stranger_wrote_stays_text() -> None:
     evil = "<script>alert(1)</script>"
     mark = {"kind": evil, "where": evil, "says": evil, "generator": evil}
-    c2pa = {"status": "untrusted", "declares": [evil], "generator": evil, "signer": evil, "problems": [evil]}
-    for status, by in (("untrusted", "pixels"), ("invalid", "pixels"), ("valid", "credential")):
+    version = {"relationship": "parentOf", "status": "valid", "declares": [evil], "signer": evil}
+    c2pa = CREDENTIAL | {
+        "declares": [evil], "generator": evil, "signer": evil, "problems": [evil], "identity": evil,
+        "versions": [version, version],
+    }  # fmt: skip
+    for status, by in (
+        ("untrusted", "pixels"), ("invalid", "pixels"), ("unreadable", "pixels"), ("elsewhere", "pixels"),
+        ("valid", "credential"),
+    ):  # fmt: skip
         provenance = {"c2pa": c2pa | {"status": status}, "marks": [mark], "ai_markers": [evil], "trust": "claimed"}
         page = words.verdict(ANSWER | {"request_id": evil, "decided_by": by, "provenance": provenance, "notes": [evil]})
         assert "<script>" not in page
     assert "<script>" not in words.problem(evil)
     assert "<script>" not in words.frame(evil, evil)
+
+
+VOUCHED = "whole; cannot be vouched for: "
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "sentence"),
+    [
+        ({}, "", "valid, signed by Maker"),
+        (
+            {"status": "invalid", "unchanged": False},
+            "assertion.dataHash.mismatch",
+            "broken: changed after it was signed",
+        ),
+        (
+            {"status": "invalid", "signature_holds": False, "unchanged": None},
+            "claimSignature.mismatch",
+            "broken: the signature does not hold",
+        ),
+        (
+            {"status": "invalid"},
+            "ingredient.manifest.missing",
+            "broken: it, or a version before it, breaks a rule of C2PA",
+        ),
+        (
+            {"status": "untrusted", "signer_trusted": False},
+            "signingCredential.untrusted",
+            f"{VOUCHED}Maker is nobody whom this service trusts",
+        ),
+        (
+            {"status": "untrusted", "signer_trusted": False, "signer": None},
+            "signingCredential.untrusted",
+            f"{VOUCHED}an unnamed signer is nobody whom this service trusts",
+        ),
+        (
+            {"status": "untrusted", "signer_trusted": None, "in_time": False},
+            "signingCredential.expired",
+            f"{VOUCHED}the certificate had expired, or nobody trusted says when it was signed",
+        ),
+        (
+            {"status": "untrusted", "signer_trusted": None},
+            "signingCredential.invalid",
+            f"{VOUCHED}the certificate is meant for something else",
+        ),
+        (
+            {"status": "untrusted", "signer_trusted": False},
+            "signingCredential.revoked",
+            f"{VOUCHED}Maker is nobody whom this service trusts and the certificate was revoked",
+        ),
+    ],
+)
+def test_a_credential_in_words(changes: dict[str, Any], problem: str, sentence: str) -> None:
+    found = CREDENTIAL | {"problems": [problem] if problem else []} | changes
+    shown = f" ({problem})" if problem else ""
+    assert words.credential(found) == f"{sentence}{shown}; declares digitalCapture"
+    # Nothing else accuses the seller.
+    assert ("changed" in sentence) == (found["unchanged"] is False)
+
+
+def test_a_credential_that_is_not_at_hand_or_not_checked() -> None:
+    nothing = CREDENTIAL | {"versions": [], "declares": []}
+    assert words.credential(nothing | {"status": "elsewhere"}) == "kept elsewhere, not fetched"
+    assert words.credential(nothing | {"status": "unreadable", "problems": ["Other: x"]}) == "unreadable (Other: x)"
+    said = words.credential(CREDENTIAL | {"identity": "cawg.identity"})
+    assert said.endswith("; says who made it (cawg.identity), which is not checked")
+
+
+def test_each_version_declares_for_itself() -> None:
+    before = [
+        {"relationship": "parentOf", "status": "untrusted", "declares": ["trainedAlgorithmicMedia"], "signer": "Lab"},
+        {"relationship": "componentOf", "status": "invalid", "declares": ["a", "b"], "signer": None},
+        {"relationship": "inputTo", "status": "valid", "declares": ["c"], "signer": "Lab"},
+        {"relationship": "parentOf", "status": "valid", "declares": [], "signer": "Lab"},
+    ]
+    active = {"relationship": "active", "status": "valid", "declares": [], "signer": "Maker"}
+    of_one_before = ["signingCredential.untrusted"]
+    assert words.credential(CREDENTIAL | {"versions": [active, *before], "problems": of_one_before}) == (
+        "valid, signed by Maker; declares nothing; "
+        "the version before (cannot be vouched for, signed by Lab) declares trainedAlgorithmicMedia; "
+        "a picture put into it (broken, signed by an unnamed signer) declares a, b; "
+        "a picture it was made from (valid, signed by Lab) declares c"
+    )
+
+
+def test_an_older_services_credential_has_words() -> None:
+    old = {"status": "untrusted", "declares": ["x"], "generator": None, "signer": "y", "problems": []}
+    assert words.credential(old) == "whole; cannot be vouched for: its signer could not be checked; declares x"
+    assert words.credential(None) == "none"
 
 
 def test_heat_map_and_photo_have_one_shape_whatever_the_exif_says(tmp_path: Path) -> None:
