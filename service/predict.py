@@ -57,7 +57,7 @@ def prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Photo, Ima
         metrics.PREDICTIONS.labels("error", "none", "none").inc()
         raise
     metrics.IMAGE_SIZE.observe(len(data))
-    pixels = images.resize(image, detector.height, detector.width)
+    pixels = detector.prepare(image)
     credential = worker.credentials.read(data)
     metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
     return Photo(image.width, image.height, pixels, jpeg_quality(data), credential, ai_markers(data)), image

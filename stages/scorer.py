@@ -119,7 +119,7 @@ class Scorer:
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
                 continue
-            pixels.append(images.resize(image, self.detector.height, self.detector.width))
+            pixels.append(self.detector.prepare(image))
             row |= {"width": image.width, "height": image.height, "ai_markers": ai_markers(data)}
             credential = self.job.credentials.read(data)
             if credential is not None:

@@ -206,7 +206,7 @@ def _plain(server: Server) -> float:
     from service import images
 
     detector = Detector(server.model)
-    pixels = images.resize(images.decode(PNG), detector.height, detector.width)
+    pixels = detector.prepare(images.decode(PNG))
     return float(detector.score(pixels[None]).probability[0])
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
 from service.detector import Detector
-from service.images import decode, resize
+from service.images import decode
 from tests.service.conftest import ROOT, Server, read_answer
 from tests.service.photos import BAD, GOOD, encode, photo
 from tests.service.test_prediction_log import wait_for
@@ -77,7 +77,7 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     assert body["provenance"] == {"c2pa": None, "ai_markers": [], "trust": "none"}
     assert body["decided_by"] == "pixels"
     detector = Detector(server.model)
-    pixels = resize(decode(GOOD[name]), detector.height, detector.width)[np.newaxis]
+    pixels = detector.prepare(decode(GOOD[name]))[np.newaxis]
     assert body["probability"] == pytest.approx(float(detector.score(pixels).probability[0]), abs=1e-5)
 
 
