@@ -103,8 +103,7 @@ def test_a_refusal_before_the_first_release_says_why(candidate) -> None:
 
 
 @pytest.mark.slow
-def test_large_photos_are_a_gate_before_test_is_read(candidate, tmp_path: Path) -> None:
-    """A model that flags photos as shops have them is refused; one that does not has them in its card."""
+def test_large_photos_pass_the_gate_and_join_the_card(candidate, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
     Image.new("RGB", (800, 600), "white").save(folder / "white.jpg")

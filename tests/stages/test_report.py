@@ -92,7 +92,7 @@ def without_git(card: dict[str, Any]) -> None:
 
 def of_another_network(card: dict[str, Any]) -> None:
     train = card["model"]["params"]["train"]
-    del train["backbone_args"]
+    train["backbone_args"] = {}
     train["pretrained"] = True
 
 
