@@ -20,7 +20,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check coverage soak repro record promote rollback image image-test format clean
+.PHONY: help serve ui test check coverage soak repro record release promote rollback image image-test format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline (dvc repr
 
 record: $(VENV)/.dev ## the long recipe, for a machine with a GPU: an experiment named record (docs/ACCURACY.md)
 	$(BIN)/dvc exp run --name record -S train.epochs=150 -S 'train.backbone_args.layers=[2,2,2,1]' evaluate
+
+release: $(VENV)/.dev ## every step of a release: pipeline, gates, one reading of test, README and model card (docs/RELEASES.md)
+	$(BIN)/python -m stages.make_release
 
 promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, and lies in deploy/current (TO=… elsewhere)
 	$(BIN)/python -m stages.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)

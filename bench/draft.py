@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
 from service.detector import Detector
-from service.images import Uint8, resize
+from service.images import Uint8
 from service.photo import decode
 from stages.sources import members
 
@@ -56,7 +56,7 @@ def drafted(data: bytes, detector: Detector, gap: int) -> Uint8:
     """Return the model's pixels by the short cut."""
     image = Image.open(io.BytesIO(data))
     image.draft("RGB", (detector.width * gap, detector.height * gap))
-    return resize(image.convert("RGB"), detector.height, detector.width)
+    return detector.prepare(image.convert("RGB"))
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 
     for grid, count in tqdm([(1, 300), (4, 80), (8, 40)], desc="sizes"):
         files = mosaics(photos, grid, count)
-        whole, slow = pixels(lambda data: resize(decode(data).image, detector.height, detector.width), files)
+        whole, slow = pixels(lambda data: detector.prepare(decode(data).image), files)
         expected = detector.score(whole).probability
         for gap in GAPS:
             short, fast = pixels(lambda data, gap=gap: drafted(data, detector, gap), files)  # type: ignore[misc]

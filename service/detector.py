@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from service import decision
 from service.card import ModelError, open_model
+from service.images import RESIZES
 
 Float32 = npt.NDArray[np.float32]
 
@@ -61,7 +63,7 @@ class Detector:
 
         Raises:
             ModelError: the file is missing, truncated or no detector of this project, or its card has no
-                threshold for `alpha`.
+                threshold for `alpha` or a policy of resizing that is not known here.
         """
         self._session, self.card = open_model(path, threads)
         self.version: str = self.card["version"]
@@ -69,17 +71,26 @@ class Detector:
         self.width: int = self.card["input"]["width"]
         self.alpha = alpha
         self.ai_prior = ai_prior
+        policy = self.card["input"]["resize"]
+        if policy not in RESIZES:
+            known = ", ".join(RESIZES)
+            raise ModelError(f"model file {path}: its photos are resized by '{policy}', and this code knows {known}")
+        self._resize = RESIZES[policy]
         try:
             self._verify()
             self.thresholds = decision.thresholds(self.card, alpha, ai_prior)
         except ValueError as error:
             raise ModelError(f"model file {path}: {error}") from error
 
+    def prepare(self, photo: Image.Image) -> npt.NDArray[np.uint8]:
+        """Return the pixels that `score` takes, uint8 [height, width, 3], of a photo of mode RGB: the card says how."""
+        return self._resize(photo, self.height, self.width)
+
     def score(self, images: npt.NDArray[np.uint8]) -> Scores:
         """Score photos.
 
         Args:
-            images: uint8 [N, height, width, 3], RGB, as `images.resize` makes them; N at least 1.
+            images: uint8 [N, height, width, 3], RGB, as `prepare` makes them; N at least 1.
 
         Raises:
             ValueError: the array has another type or shape, or no photo.

@@ -31,6 +31,9 @@ def resize(image: Image.Image, height: int, width: int) -> Uint8:
     return np.array(image, dtype=np.uint8)
 
 
+RESIZES = {"squash-bicubic": resize}  # by what a model's card names as its `input.resize`
+
+
 def statistics(images: Uint8) -> dict[str, Float32]:
     """Describe photos by plain numbers of a range of about 0..1, for drift detection.
 

@@ -212,7 +212,7 @@ def _prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared,
     prepared = Prepared(
         width=photo.image.width,
         height=photo.image.height,
-        pixels=images.resize(photo.image, detector.height, detector.width),
+        pixels=detector.prepare(photo.image),
         jpeg_quality=photo.jpeg_quality,
         credential=credential,
         marks=found,

@@ -1,5 +1,6 @@
 """How often one client may ask: counted by the package `limits`, for all workers together."""
 
+import asyncio
 import fcntl
 import ipaddress
 import logging
@@ -9,6 +10,7 @@ import sqlite3
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import Storage
@@ -24,6 +26,8 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 _REDIS_SECONDS = 0.5  # how long a request may wait for Redis
+_LOCK_SECONDS = 0.25  # how long a request may wait while another worker writes
+_RETRY_SECONDS = 0.005
 _PAUSE_SECONDS = 5.0  # how long a storage that failed is left alone
 
 
@@ -79,6 +83,7 @@ class WorkersMemory(Storage):
     """Counts that the workers of one machine share, gone with the next start.
 
     The storage in memory of `limits` counts for one process alone, so two workers would let twice as much through.
+    SQLite itself never waits here for a lock, because it would wait in the event loop: each call tries again.
     """
 
     STORAGE_SCHEME = None
@@ -88,7 +93,9 @@ class WorkersMemory(Storage):
         # BentoML's own folder of shared metrics: the same for all workers, and emptied at every start.
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="aidetect-")
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(Path(folder) / "rate-limits.sqlite", timeout=0.25, isolation_level=None)
+        self._database = sqlite3.connect(
+            Path(folder) / "rate-limits.sqlite", timeout=_LOCK_SECONDS, isolation_level=None
+        )
         # One worker after the other: SQLite waits for no lock when it changes to a write-ahead log.
         with (Path(folder) / "rate-limits.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,6 +105,7 @@ class WorkersMemory(Storage):
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
             )
+        self._database.execute("PRAGMA busy_timeout = 0")
         self._swept = time.time()
 
     @property
@@ -108,36 +116,55 @@ class WorkersMemory(Storage):
         now = time.time()
         if now - self._swept > 60:
             self._swept = now
-            self._database.execute("DELETE FROM counts WHERE expires <= ?", (now,))
-        row = self._database.execute(
+            await self._run("DELETE FROM counts WHERE expires <= :now", now=now)
+        [row] = await self._run(
             "INSERT INTO counts VALUES (:key, :amount, :expires) ON CONFLICT (key) DO UPDATE SET "
             "count = CASE WHEN expires <= :now THEN :amount ELSE count + :amount END, "
             "expires = CASE WHEN expires <= :now THEN :expires ELSE expires END RETURNING count",
-            {"key": key, "amount": amount, "expires": now + expiry, "now": now},
-        ).fetchone()
+            key=key,
+            amount=amount,
+            expires=now + expiry,
+            now=now,
+        )
         return int(row[0])
 
     async def get(self, key: str) -> int:
-        return int(self._row(key)[0])
+        return int((await self._row(key))[0])
 
     async def get_expiry(self, key: str) -> float:
-        return float(self._row(key)[1])
+        return float((await self._row(key))[1])
 
     async def check(self) -> bool:
         return True
 
     async def reset(self) -> int | None:
-        return self._database.execute("DELETE FROM counts").rowcount
+        return len(await self._run("DELETE FROM counts RETURNING key"))
 
     async def clear(self, key: str) -> None:
-        self._database.execute("DELETE FROM counts WHERE key = ?", (key,))
+        await self._run("DELETE FROM counts WHERE key = :key", key=key)
 
-    def _row(self, key: str) -> tuple[int, float]:
+    async def _row(self, key: str) -> tuple[int, float]:
         now = time.time()
-        row = self._database.execute(
-            "SELECT count, expires FROM counts WHERE key = ? AND expires > ?", (key, now)
-        ).fetchone()
-        return row or (0, now)
+        rows = await self._run(
+            "SELECT count, expires FROM counts WHERE key = :key AND expires > :now", key=key, now=now
+        )
+        return rows[0] if rows else (0, now)
+
+    async def _run(self, statement: str, **values: object) -> list[Any]:
+        """Run one statement to its end and return its rows; while another process writes, others go on here.
+
+        Raises:
+            sqlite3.Error: it fails, or the other process does not come to an end.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                # The low byte is the kind. A statement that met a lock has changed nothing: it may run again.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _storage(url: str) -> Storage:

@@ -4,35 +4,17 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
-from pydantic import Field
 from tqdm import tqdm
 
-from stages.common import Params, StageError, load_params, run_stage, sha256_file, whole_file
+from stages.common import StageError, load_params, run_stage, sha256_file, whole_file
 from stages.data import ImageSet, row_digests, save_images
+from stages.raw import NAMES, RAW, DownloadParams
 from stages.sources import Row, from_archive, from_huggingface, from_kaggle
 from stages.synthetic import synthetic_images
-
-RAW = Path("build/raw/images.safetensors")
-NAMES = Path(
-    "build/raw/names.csv"
-)  # a side file: only some sources have names, and only a release's slices ask for them
-
-
-class DownloadParams(Params):
-    """Section `download` of params.yaml."""
-
-    dataset: Literal["cifake", "synthetic"]
-    huggingface: str
-    kaggle: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of build/raw/images.safetensors
-    synthetic_images: Annotated[int, Field(ge=100, le=100_000)]
-    synthetic_size: Annotated[int, Field(ge=16, le=1024)]
-    synthetic_seed: Annotated[int, Field(ge=0)]
 
 
 def collect(rows: Iterator[Row]) -> tuple[ImageSet, list[str]]:

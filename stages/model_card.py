@@ -24,23 +24,34 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def image_sets(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the figures of each image set that the card tells of, by its name for people."""
-    return {
+    named = {
         "test": card["metrics"]["test"],
         "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
+        "own photos of test": card["metrics"].get("test_own_photos"),  # where there are some, of both classes
         "validation": card["validation"],
     }
+    return {name: figures for name, figures in named.items() if figures is not None}
+
+
+def sizes(known: dict[str, int]) -> str:
+    """Return a card's `domain.geometry` in words, such as "32 x 32 pixels"."""
+    least, most = (f"{known[f'{end}_width']} x {known[f'{end}_height']}" for end in ("min", "max"))
+    return f"{most} pixels" if least == most else f"{least} to {most} pixels"
 
 
 def rivals(card: dict[str, Any]) -> str:
-    """Return the released model beside what others report, as a Markdown table, the most accurate last."""
+    """Return the released model beside what others report on the same images, as a Markdown table, the best last."""
     from stages.model import build
 
+    if card["model"]["data"]["dataset"] != "cifake":
+        return "Others report on CIFAKE's test images; this model was not measured on them.\n"
     test, network = card["metrics"]["test"], card["model"]["params"]["train"]
     parameters = sum(each.numel() for each in build(network | {"pretrained": False}).parameters())
+    kind = f"{network['backbone']}, cut" if network.get("backbone_args") else network["backbone"]
     ours = (
-        f"**this one, {card['version']}** ({network['backbone']}, cut)", f"**{test['accuracy']:.2%}**", FIGURE(test["auc"]),
+        f"**this one, {card['version']}** ({kind})", f"**{test['accuracy']:.2%}**", FIGURE(test["auc"]),
         f"{parameters / 1e6:.1f}M", str(card["model"]["input"]["width"]),
-        "from scratch; test read once, after every choice",
+        f"{'pretrained' if network['pretrained'] else 'from scratch'}; test read once, after every choice",
     )  # fmt: skip
     rows = sorted([*RIVALS, ours], key=lambda row: float(row[1].strip("*%")))
     return table(["model", "accuracy", "AUC", "parameters", "pixels", "protocol"], rows)
@@ -63,16 +74,12 @@ sha256 `{card["sha256"]}`.
 
 
 def _use(card: dict[str, Any]) -> str:
-    geometry = card["model"]["domain"]["geometry"]
-    side = f"{geometry['min_width']} to {geometry['max_width']} pixels wide"
-    if geometry["min_width"] == geometry["max_width"]:
-        side = f"{geometry['max_width']} x {geometry['max_height']} pixels"
     return f"""## What it is for, and what not
 
 It tells a trust-and-safety team which product photos deserve a look: an estimate of P(AI-generated) for one photo, a
 decision (`flag`, `clear`, `review`), a heat map, and the honest answer "unlike the photos I know".
 
-It learned from photos of {side}; its AI images come from one generator (Stable Diffusion 1.4). It must not be used
+It learned from photos of {sizes(card["model"]["domain"]["geometry"])}; its AI images come from one generator (Stable Diffusion 1.4). It must not be used
 
 - as the only ground for removing a listing, closing an account or accusing a person;
 - on photos of other sizes or from other generators as if the figures below held for them: such photos are `review`;
@@ -97,9 +104,10 @@ def _figures(card: dict[str, Any]) -> str:
 
 
 def _rivals(card: dict[str, Any]) -> str:
-    return f"""## Beside others
-
-{rivals(card)}
+    head = f"## Beside others\n\n{rivals(card)}"
+    if card["model"]["data"]["dataset"] != "cifake":
+        return head
+    return f"""{head}
 As reported; none of them could be run here. Read the differences before the digits. A network that sees photos enlarged to 224
 pixels spends ten (ViT-S, 4.2 billion multiplications) to forty times (ViT-B, 16.8) the work a photo. Pretrained ones have seen millions of other photos. Of {card["metrics"]["test"]["images"]:,} test images 378
 stand in CIFAKE's train part too and 38 are copies of others: here they were taken out of training, and what the rest comes to stands above; others do not
@@ -192,10 +200,11 @@ def _domain(card: dict[str, Any]) -> str:
         "known_size_jpeg_75": "the same, as JPEG 75",
         "large": "640 x 480",
     }
-    named = {f"{kind.replace('_', ' ')}, {ways[way]}": f for kind in found if kind != "large_photos"
-             for way, f in found[kind].items()}  # fmt: skip
-    if "large_photos" in found:
-        named["photos as shops have them"] = found["large_photos"]
+    found = dict(found)
+    large = found.pop("large_photos", None)  # measured where LARGE_PHOTOS named some
+    named = {f"{kind.replace('_', ' ')}, {ways[way]}": f for kind in found for way, f in found[kind].items()}
+    if large is not None:
+        named["photos as shops have them"] = large
     for name, f in named.items():
         shares = ("embedding_alone_in_domain", "embedding_in_domain", "geometry_in_domain", "in_domain")
         lines.append([name, str(f["images"]), *(f"{f[share]:.1%}" for share in shares), str(f["flagged"])])
@@ -230,6 +239,11 @@ def _slices(card: dict[str, Any]) -> str:
         for name, f in slices
     ]  # fmt: skip
     head = ["slice of test", "images", "accuracy", "reals called AI", "AI called real", "reals flagged"]
+    if not slices:
+        return """## Slices
+
+Not measured: no part of test holds both classes.
+"""
     worst = found["worst"]
     accused, most = max(slices, key=lambda part: float(part[1]["reals_flagged"]))
     return f"""## Slices
@@ -289,11 +303,14 @@ on {large["own_photos"]["images"]} held-out photos, in a file of {large["file_mb
 
 
 def _origin(card: dict[str, Any]) -> str:
-    train = card["model"]["params"]["train"]
+    train, data = card["model"]["params"]["train"], card["model"]["data"]
+    source = "pictures made from a seed (`stages/synthetic.py`)."
+    if data["dataset"] == "cifake":
+        source = """CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126),
+  whose real photos are CIFAR-10's (Krizhevsky 2009); both state the MIT licence."""
     return f"""## Where it comes from
 
-- Data: {card["model"]["data"]["dataset"]}, digest `{card["model"]["data"]["digest"]}`: CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126),
-  whose real photos are CIFAR-10's (Krizhevsky 2009); both state the MIT licence.
+- Data: {data["dataset"]}, digest `{data["digest"]}`: {source}
 - Training: {train["backbone"]} (timm, Apache-2.0), {train["epochs"]} epochs, seed {train["seed"]}, pretrained: {"yes" if train["pretrained"] else "no"}; all of it in `params.yaml`.
-- Commit `{card["git_commit"]}`. Licence of the model file: {card["model"]["license"]}.
+- {f"Commit `{card['git_commit']}`" if card["git_commit"] else "No commit: it was made outside of git"}. Licence of the model file: {card["model"]["license"]}.
 """

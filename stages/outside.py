@@ -5,7 +5,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from service import decision
 from service.detector import Detector
-from service.images import resize
 from service.photo import ImageError, decode
 from stages.common import StageError
 from stages.domain import whitened
@@ -82,16 +81,27 @@ class _Alone:
         return distance
 
 
+def large_answers(detector: Detector, path: Path, alpha: float) -> dict[str, Any]:
+    """Return how photos as shops have them are answered, as `outside` does, but for `embedding_alone_in_domain`."""
+    final: dict[str, Any] = rounded(_answers(detector, photos_of(path), None, alpha, "large photos"))
+    return final
+
+
 def _answers(
-    detector: Detector, pictures: Iterable[Image.Image], alone: _Alone, alpha: float, what: str
+    detector: Detector,
+    pictures: Iterable[Image.Image],
+    alone: Callable[[Float32], list[bool]] | None,
+    alpha: float,
+    what: str,
 ) -> dict[str, Any]:
     limits = decision.thresholds(detector.card, alpha, detector.card["calibration"]["prior_ai"])
     bar = iter(tqdm(pictures, desc=what, mininterval=2))
     found: list[tuple[bool, bool, str, float]] = []
     alone_inside: list[bool] = []
     while batch := list(islice(bar, 64)):
-        scores = detector.score(np.stack([resize(p, detector.height, detector.width) for p in batch]))
-        alone_inside += alone(scores.embedding)
+        scores = detector.score(np.stack([detector.prepare(picture) for picture in batch]))
+        if alone is not None:
+            alone_inside += alone(scores.embedding)
         for picture, probability, distance in zip(batch, scores.probability, scores.distance, strict=True):
             known = decision.domain(detector.card, float(distance), *picture.size)
             made = decision.decide(float(probability), known.inside, limits)
@@ -99,7 +109,7 @@ def _answers(
     embedding, geometry, decisions, probability = (np.array(column) for column in zip(*found, strict=True))
     return {
         "images": len(found),
-        "embedding_alone_in_domain": float(np.mean(alone_inside)),
+        **({"embedding_alone_in_domain": float(np.mean(alone_inside))} if alone is not None else {}),
         "embedding_in_domain": float(embedding.mean()),
         "geometry_in_domain": float(geometry.mean()),
         "in_domain": float((embedding & geometry).mean()),

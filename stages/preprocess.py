@@ -13,9 +13,9 @@ from tqdm import tqdm
 from service.images import resize
 from stages.common import LABELS, Params, StageError, load_params, run_stage, sha256_file, write_json
 from stages.data import ImageSet, load_images, row_digests, save_images
-from stages.download import RAW, DownloadParams
 from stages.inbox import IMPORT, OWN, check_import
 from stages.own_photos import own_photos
+from stages.raw import RAW, DownloadParams
 from stages.splits import clean, near_duplicates, split_by_hash
 
 OUT = Path("build/dataset")

@@ -6,22 +6,23 @@ import shutil
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from stages.assessment import AssessmentParams, assess
+from stages.assessment import ALPHA, AssessmentParams, assess
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data import load_images
-from stages.download import NAMES, RAW
-from stages.outside import large_photos
+from stages.gates import Gates, Measured, refusals
+from stages.outside import large_answers, large_photos
+from stages.raw import NAMES, RAW
 from stages.scoring import figures_of, open_detector, score
 from stages.slicing import cifar_classes
 
 CANDIDATE = Path("build/detector.onnx")
 REFERENCE = Path("build/reference.npz")
 METRICS = Path("reports/metrics.json")
+ASSESSMENT = Path("reports/assessment.json")
 TEST = Path("build/dataset/test.safetensors")
 MODEL = Path("models/detector.onnx")
 MODEL_REFERENCE = Path("models/reference.npz")
@@ -37,50 +38,10 @@ EXPERIMENTS = {  # by bench/: the file, and the training param that it changes
 }
 
 
-class ReleaseParams(AssessmentParams):
+class ReleaseParams(Gates, AssessmentParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
-    dataset: Literal["cifake", "synthetic"]  # of a candidate; figures on another set do not compare
-    min_accuracy: Annotated[float, Field(ge=0, le=1)]
-    min_auc: Annotated[float, Field(ge=0, le=1)]
-    max_ece: Annotated[float, Field(ge=0, le=1)]
-    min_generated_flagged: Annotated[float, Field(ge=0, le=1)]  # at the service's default ALPHA
-    max_file_mb: Annotated[float, Field(gt=0, le=100)]
-    max_accuracy_loss: Annotated[float, Field(ge=0, le=1)]  # against the model now in models/
-
-
-def refusals(params: ReleaseParams, metrics: dict[str, Any], file_mb: float, released: dict[str, Any] | None,
-             card: dict[str, Any]) -> list[str]:  # fmt: skip
-    """Return why the candidate may not be released; empty where it may.
-
-    Args:
-        params: the gates.
-        metrics: the candidate's figures on validation.
-        file_mb: size of its file, in 10^6 bytes.
-        released: the card of the model now in models/, if there is one.
-        card: the candidate's own.
-    """
-    version, dataset = card["version"], card["data"]["dataset"]
-    flagged = metrics["decisions"]["alpha_0.01"]["generated_flagged"]
-    gates = [
-        (dataset == params.dataset, f"it learned from '{dataset}', and release.dataset is '{params.dataset}'"),
-        (flagged >= params.min_generated_flagged, f"flags {flagged} of the AI images < {params.min_generated_flagged}"),
-        (metrics["accuracy"] >= params.min_accuracy, f"accuracy {metrics['accuracy']} < {params.min_accuracy}"),
-        (metrics["auc"] >= params.min_auc, f"auc {metrics['auc']} < {params.min_auc}"),
-        (metrics["ece"] <= params.max_ece, f"ece {metrics['ece']} > {params.max_ece}"),
-        (file_mb <= params.max_file_mb, f"file of {file_mb:.1f} MB > {params.max_file_mb} MB"),
-    ]
-    if released is not None:
-        floor = released["validation"]["accuracy"] - params.max_accuracy_loss
-        gates += [
-            (
-                metrics["accuracy"] >= floor,
-                f"accuracy {metrics['accuracy']} < {floor:.6f}, the released model's less {params.max_accuracy_loss}",
-            ),
-            (version != released["version"], f"version {version} is released already: raise export.version"),
-        ]
-    return [reason for passed, reason in gates if not passed]
 
 
 def release(params: ReleaseParams) -> dict[str, Any]:
@@ -100,11 +61,13 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     if not params.enabled:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
     validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
-    size = CANDIDATE.stat().st_size / 1e6
-    if reasons := refusals(params, validation, size, released, detector.card):
+    measured = json.loads(ASSESSMENT.read_text(encoding="utf-8"))  # on validation, too
+    if (large := large_photos()) is not None:  # a fault of theirs must not cost a reading of test
+        measured["outside"]["large_photos"] = large_answers(detector, large, ALPHA)
+    candidate = Measured(detector.card, validation, measured, CANDIDATE.stat().st_size / 1e6)
+    if reasons := refusals(params, candidate, released):
         return decision | {"decision": "refused", "reasons": reasons}
 
-    large = large_photos()  # before test is opened: a fault of theirs must not cost a reading
     test = load_images(TEST)
     classes = cifar_classes(test.images, RAW, NAMES)
     own = test.flags["own"] == 1
@@ -192,7 +155,7 @@ def enrol(card: dict[str, Any]) -> None:
 def main() -> None:
     """Decide about the candidate as params.yaml says; a refusal is an answer, not an error."""
     params = load_params("release", ReleaseParams)
-    for needed in (CANDIDATE, REFERENCE, METRICS):
+    for needed in (CANDIDATE, REFERENCE, METRICS, ASSESSMENT):
         if not needed.exists():
             raise StageError(f"{needed} is missing: run 'dvc repro'")
     decision = release(params)

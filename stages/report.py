@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.model_card import image_sets, model_card, rivals, table
+from stages.model_card import image_sets, model_card, rivals, sizes, table
 
 CARD = Path("models/card.json")
 MODEL_CARD = Path("docs/MODEL_CARD.md")
@@ -32,17 +32,30 @@ def figures_table(card: dict[str, Any]) -> str:
 
 
 def limits(card: dict[str, Any]) -> str:
-    """Return what a shop may expect of the released model, and of one that knows its photos."""
-    known, large = card["model"]["domain"]["geometry"], card["assessment"]["outside"]["large_photos"]
-    own = card["experiments"]["own_photos"]["at_128_pixels"]["own_photos"]
-    decided = sum(round(large[key] * large["images"]) for key in ("flagged", "cleared"))
-    return f"""**As released it knows photos of {known["max_width"]} x {known["max_height"]} pixels, \
-those of the one public data set it learned from.**
-Of {large["images"]:,} photos as shops have them it decided on {decided or "none"}, and left the rest to a person.
-To have it decide on yours, [train it on them](docs/OWN_PHOTOS.md): on {own["images"]} held-out ones of those
-a network for 128 pixels reached an accuracy of {own["accuracy"]:.2f}; their two classes differ in style, too:
-expect less.
-"""
+    """Return what a shop may expect of the released model, and of one that knows its photos: what was measured."""
+    known = card["model"]["domain"]["geometry"]
+    source = "those of the one public data set it learned from"
+    if (known["min_width"], known["min_height"]) != (known["max_width"], known["max_height"]):
+        source = "those of a public data set and of the own photos it learned from"
+    lines = [f"**As released it knows photos of {sizes(known)}, {source}.**"]
+    if (large := card["assessment"]["outside"].get("large_photos")) is not None:
+        decided = large["flagged"] + large["cleared"]
+        who = f"Of {large['images']:,} photos as shops have them"
+        lines.append(f"{who} it decided on {decided or 'none'}, and left the rest to a person.")
+    else:
+        lines.append("How it answers photos as shops have them was not measured for this release.")
+    advice = "To have it decide on yours, [train it on them](docs/OWN_PHOTOS.md)"
+    if (experiment := card.get("experiments", {}).get("own_photos")) is not None:
+        own = experiment["at_128_pixels"]["own_photos"]
+        style = "their two classes differ in style, too:"
+        lines += [
+            f"{advice}: on {own['images']} held-out {'ones of those' if large is not None else 'photos of shops'}",
+            f"a network for 128 pixels reached an accuracy of {own['accuracy']:.2f}; " + style,
+            "expect less.",
+        ]
+    else:
+        lines.append(f"{advice}.")
+    return "\n".join(lines) + "\n"
 
 
 def with_figures(readme: str, card: dict[str, Any]) -> str:

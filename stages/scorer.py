@@ -130,9 +130,8 @@ class Scorer:
             except Exception as error:  # whatever one photo does, the others of its part are scored
                 row |= {"error_type": "internal_error", "error": _said(error)}
                 continue
-            image = photo.image
-            pixels.append(images.resize(image, self.detector.height, self.detector.width))
-            row |= {"width": image.width, "height": image.height, "ai_markers": markers}
+            pixels.append(self.detector.prepare(photo.image))
+            row |= {"width": photo.image.width, "height": photo.image.height, "ai_markers": markers}
             row["marks"] = [dataclasses.asdict(mark) for mark in found]
             if credential is not None:
                 row |= {"c2pa_status": credential.status, "c2pa_declares": list(credential.declares)}

@@ -16,8 +16,8 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from stages.download import RAW
 from stages.model import build
+from stages.raw import RAW
 from stages.train import TrainParams
 
 REPO = Path(__file__).resolve().parents[1]

@@ -1,10 +1,6 @@
 """The whole pipeline by real `dvc repro`, on the synthetic set, in a repository of its own."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -13,69 +9,15 @@ import pytest
 import yaml
 from PIL import Image
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.pipeline.clone import Clone, make_clone
+
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
-
-SMALL = {
-    "download": {"dataset": "synthetic"},
-    "preprocess": {"validation_share": 0.15, "calibration_share": 0.15, "own_test_share": 0.3},
-    "train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.05, "precision": "fp32", "backbone_args": {
-        "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 4, "output_stride": 16}},
-    "export": {"domain_images": 200, "domain_drawings": 100},
-    "release": {
-        "dataset": "synthetic", "min_accuracy": 0.0, "min_auc": 0.0, "max_ece": 1.0, "min_generated_flagged": 0.0,
-    },
-}  # fmt: skip
-
-
-class Clone:
-    """A git repository with this one's files, in which git and dvc run for real."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def run(self, *command: str) -> str:
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONWARNINGS": "ignore",
-            "DVC_NO_ANALYTICS": "1",
-        }
-        for name in ("PYTHONPATH", "CIFAKE_ARCHIVE", "MLFLOW_TRACKING_URI"):
-            environment.pop(name, None)
-        result = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-        return result.stdout
-
-    def commit(self) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "state")
-
-    def json(self, path: str) -> dict:
-        return json.loads((self.path / path).read_text(encoding="utf-8"))
-
-    def ledger(self) -> list[str]:
-        return (self.path / "reports/test_ledger.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """This repository's files with small params and nothing built yet; the whole pipeline has run once."""
-    made = Clone(tmp_path_factory.mktemp("pipeline") / "clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPO, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    built = ("models/", "reports/", "dvc.lock")
-    for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith(built) and (REPO / name).is_file():
-            (made.path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPO / name, made.path / name)
-    params = yaml.safe_load((made.path / "params.yaml").read_text(encoding="utf-8"))
-    for section, values in SMALL.items():
-        params[section] |= values
-    (made.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    made.run("git", "init", "--quiet")
-    made.commit()
+    """A repository in which the whole pipeline has run once."""
+    made = make_clone(tmp_path_factory.mktemp("pipeline") / "clone")
     made.run("dvc", "repro")
     made.commit()
     return made

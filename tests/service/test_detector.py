@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.card import ModelError, read_card
 from service.detector import Detector
+from service.images import RESIZES
 from service.served import load
 from service.settings import Settings
 from service.worker import start_worker
@@ -70,6 +72,16 @@ def test_a_card_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> None:
     card = copy.deepcopy(tiny_model.CARD)
     card["input"]["height"] = 48
     with pytest.raises(ModelError, match="48x32"):
+        Detector(tiny_model.build(tmp_path / "detector.onnx", card))
+
+
+def test_photos_are_resized_as_the_card_says(tmp_path: Path, tiny: Path) -> None:
+    photo = Image.linear_gradient("L").convert("RGB")
+    detector = Detector(tiny)
+    assert np.array_equal(detector.prepare(photo), RESIZES["squash-bicubic"](photo, detector.height, detector.width))
+    card = copy.deepcopy(tiny_model.CARD)
+    card["input"]["resize"] = "crop-lanczos"
+    with pytest.raises(ModelError, match="resized by 'crop-lanczos', and this code knows squash-bicubic"):
         Detector(tiny_model.build(tmp_path / "detector.onnx", card))
 
 
@@ -137,6 +149,7 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 import service.service
 from service.detector import Detector
+from service.images import RESIZES
 from service.served import load
 from service.settings import Settings
 from service.worker import start_worker

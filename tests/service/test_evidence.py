@@ -242,11 +242,10 @@ def test_there_are_thirty_of_them() -> None:
 
 
 def _plain(server: Server) -> float:
-    from service import images
     from service.photo import decode
 
     detector = Detector(server.model)
-    pixels = images.resize(decode(PNG).image, detector.height, detector.width)
+    pixels = detector.prepare(decode(PNG).image)
     return float(detector.score(pixels[None]).probability[0])
 
 

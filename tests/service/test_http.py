@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
 from service.detector import Detector
-from service.images import resize
 from service.photo import decode
 from tests.service.conftest import ROOT, Server, read_answer
 from tests.service.photos import BAD, GOOD, encode, photo
@@ -78,7 +77,7 @@ def test_every_kind_of_photo_is_answered(client: httpx.Client, server: Server, n
     assert body["provenance"] == {"c2pa": None, "marks": [], "ai_markers": [], "trust": "none"}
     assert body["decided_by"] == "pixels"
     detector = Detector(server.model)
-    pixels = resize(decode(GOOD[name]).image, detector.height, detector.width)[np.newaxis]
+    pixels = detector.prepare(decode(GOOD[name]).image)[np.newaxis]
     assert body["probability"] == pytest.approx(float(detector.score(pixels).probability[0]), abs=1e-5)
 
 

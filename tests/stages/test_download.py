@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from stages.common import sha256_file
-from stages.download import RAW, collect
+from stages.download import collect
+from stages.raw import RAW
 from stages.sources import from_archive
 from stages.synthetic import synthetic_images
 

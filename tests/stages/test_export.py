@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from service.detector import Detector
+from service.images import RESIZES, resize
 from stages.calibration import above, conformal_threshold
 from stages.common import StageError, sha256_file
 from stages.exported import Exported
@@ -83,6 +84,7 @@ def test_the_file_says_what_it_is(trained) -> None:
     assert card["version"] == "1.0.0"
     assert card["labels"] == ["real", "ai_generated"]
     assert card["checkpoint_sha256"] == sha256_file(checkpoint)
+    assert RESIZES[card["input"]["resize"]] is resize  # with which preprocess made what it learned from
     assert card["data"]["digest"] == sha256_file(trained.path / "build/dataset/train.safetensors")
     assert card["domain"]["geometry"]["max_width"] == 32
     assert card["params"]["train"]["epochs"] == 2

@@ -1,0 +1,85 @@
+"""dvc.yaml names the code that each stage runs: all of it, or an edit would go unnoticed, and no more, or it reruns."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+STAGES = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+FIRST_PARTY = ("service", "stages")
+ROOTS = {f"{package}/__init__.py" for package in FIRST_PARTY}  # they are in every stage, and do nothing to a figure
+
+
+def module_file(name: str) -> str | None:
+    """Return the file of a module such as `stages.data`, or None where there is no such module here."""
+    path = name.replace(".", "/")
+    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (REPO / file).is_file()), None)
+
+
+def imported(file: str) -> Iterator[str]:
+    """Yield the names that a file imports, inside functions too; of `from a import b` both a and a.b."""
+    package = file.removesuffix("/__init__.py").removesuffix(".py").split("/")
+    package = package if file.endswith("__init__.py") else package[:-1]
+    for node in ast.walk(ast.parse((REPO / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *(node.module or "").split(".")]).rstrip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def files_of(name: str) -> Iterator[str]:
+    """Yield the first-party files that importing a module runs: its own, and those of the packages it lies in."""
+    parts = name.split(".")
+    if parts[0] in FIRST_PARTY:
+        found = (module_file(".".join(parts[: end + 1])) for end in range(len(parts)))
+        yield from (file for file in found if file is not None)
+
+
+def closure(file: str) -> set[str]:
+    """Return all first-party files that a file runs, itself among them, but for the two packages' own."""
+    seen: set[str] = set()
+    waiting = [file]
+    while waiting:
+        if (this := waiting.pop()) not in seen:
+            seen.add(this)
+            waiting += [other for name in imported(this) for other in files_of(name)]
+    return seen - ROOTS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_names_the_code_it_runs_and_no_other(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    named, runs = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}, closure(f"stages/{stage}.py")
+    faults = [f"add {file}" for file in sorted(runs - named)] + [f"remove {file}" for file in sorted(named - runs)]
+    assert not faults, f"dvc.yaml, deps of {stage}: " + ", ".join(faults)
+
+
+def test_the_packages_own_files_import_nothing_of_ours() -> None:
+    for file in ROOTS:
+        assert not [name for name in imported(file) if name.split(".")[0] in FIRST_PARTY]
+
+
+def test_imports_of_every_form_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "stages/__init__.py": "",
+        "stages/one.py": "def late():\n    from stages import two\n",
+        "stages/two.py": "import numpy, service.photo.heic\n",
+        "stages/other.py": "",
+        "service/__init__.py": "",
+        "service/photo/__init__.py": "from .jpeg import decode\nfrom . import png\n",
+        "service/photo/heic.py": "from service.photo.tables import TABLE\nfrom stages.one import late\n",
+        "service/photo/jpeg.py": "",
+        "service/photo/png.py": "",
+        "service/photo/tables.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("tests.stages.test_deps.REPO", tmp_path)
+    assert closure("stages/one.py") == set(files) - ROOTS - {"stages/other.py"}

@@ -1,0 +1,133 @@
+"""Each gate of a release refuses by name: with the figure, the bound, and where to change it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.gates import Gates, Measured, refusals
+from stages.release import ReleaseParams
+from tests.stages.conftest import ANYTHING_PASSES
+
+REPO = Path(__file__).resolve().parents[2]
+PARAMS = ReleaseParams.model_validate(
+    yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"]
+    | {"dataset": "cifake", "min_accuracy": 0.965, "min_class_accuracy": 0.96, "min_auc": 0.99, "max_ece": 0.01,
+       "min_generated_flagged": 0.8, "max_reals_flagged_excess": 0, "max_out_of_domain": 0.025,
+       "min_accuracy_jpeg_40": 0.949, "min_accuracy_blur_06": 0.859, "min_accuracy_noise_01": 0.94,
+       "max_outside_flagged": 0, "min_map_gain": 0, "max_file_mb": 12, "max_accuracy_loss": 0.002}
+)  # fmt: skip
+CARD = {"version": "1.1.0", "data": {"dataset": "cifake"}}
+RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
+FIGURES = {
+    "accuracy": 0.97, "auc": 0.995, "ece": 0.008, "in_domain_share": 0.98,
+    "confusion": {"real": {"real": 97, "ai_generated": 3}, "ai_generated": {"real": 3, "ai_generated": 97}},
+    "decisions": {
+        "alpha_0.01": {"reals_flagged": 0.009, "reals_flagged_at_most": 0.015, "generated_flagged": 0.9},
+        "alpha_0.001": {"reals_flagged": 0.001, "reals_flagged_at_most": 0.0026, "generated_flagged": 0.7},
+    },
+}  # fmt: skip
+ASSESSMENT = {
+    "robustness": {
+        "jpeg": {"40": {"accuracy": 0.956}}, "blur": {"0.6": {"accuracy": 0.956}},
+        "noise": {"0.1": {"accuracy": 0.966}},
+    },
+    "outside": {"text": {"large": {"images": 100, "flagged": 0}, "known_size": {"images": 100, "flagged": 0}}},
+    "explanation": {
+        "deletion": {"map_area": 0.72, "random_area": 0.84}, "insertion": {"map_area": 0.88, "random_area": 0.84},
+    },
+}  # fmt: skip
+
+
+def measured(where: str = "", value: Any = None) -> dict[str, Any]:
+    """Return what was measured of a candidate that passes, with the value at a path such as figures/auc replaced."""
+    parts = {"card": CARD, "figures": FIGURES, "assessment": ASSESSMENT, "file_mb": 8.5}
+    parts = copy.deepcopy(parts)
+    if where:
+        *path, last = where.split("/")
+        place: dict[str, Any] = parts
+        for key in path:
+            place = place[key]
+        place[last] = value
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "reason"),
+    [
+        ("card/data/dataset", "synthetic", "it learned from 'synthetic', and release.dataset is 'cifake'"),
+        ("card/version", "1.0.0", "version 1.0.0 is released already: raise export.version"),
+        ("file_mb", 12.5, "MB of its file 12.5 > 12 (release.max_file_mb)"),
+        ("figures/accuracy", 0.9689,
+         "accuracy, beside the released model's, 0.9689 < 0.969 (release.max_accuracy_loss)"),
+        ("figures/auc", 0.98, "auc 0.98 < 0.99 (release.min_auc)"),
+        ("figures/auc", float("nan"), "auc nan < 0.99 (release.min_auc)"),
+        ("figures/ece", 0.0101, "ece 0.0101 > 0.01 (release.max_ece)"),
+        ("figures/in_domain_share", 0.97, "share of photos out of domain 0.03 > 0.025 (release.max_out_of_domain)"),
+        ("figures/confusion/real/real", 60, "accuracy on 'real' 0.952381 < 0.96 (release.min_class_accuracy)"),
+        ("figures/confusion/ai_generated/real", 5,
+         "accuracy on 'ai_generated' 0.95098 < 0.96 (release.min_class_accuracy)"),
+        ("figures/decisions/alpha_0.01/generated_flagged", 0.0,
+         "share of AI images flagged 0 < 0.8 (release.min_generated_flagged)"),
+        ("figures/decisions/alpha_0.001/reals_flagged", 0.003,
+         "share of real photos flagged at alpha 0.001 0.003 > 0.0026 (release.max_reals_flagged_excess)"),
+        ("assessment/robustness/jpeg/40/accuracy", 0.948,
+         "accuracy under jpeg 40 0.948 < 0.949 (release.min_accuracy_jpeg_40)"),
+        ("assessment/robustness/blur/0.6/accuracy", 0.85,
+         "accuracy under blur 0.6 0.85 < 0.859 (release.min_accuracy_blur_06)"),
+        ("assessment/robustness/noise/0.1/accuracy", 0.93,
+         "accuracy under noise 0.1 0.93 < 0.94 (release.min_accuracy_noise_01)"),
+        ("assessment/outside/text/known_size/flagged", 1,
+         "pictures flagged from outside (text, known size) 1 > 0 (release.max_outside_flagged)"),
+        ("assessment/outside/large_photos", {"images": 9, "flagged": 2},
+         "pictures flagged from outside (LARGE_PHOTOS) 2 > 0 (release.max_outside_flagged)"),
+        ("assessment/explanation/deletion/map_area", 0.84,
+         "the heat map's gain over random masks in deletion 0 <= 0 (release.min_map_gain)"),
+        ("assessment/explanation/insertion/map_area", 0.8,
+         "the heat map's gain over random masks in insertion -0.04 <= 0 (release.min_map_gain)"),
+    ],
+)  # fmt: skip
+def test_each_gate_refuses_by_name(where: str, value: Any, reason: str) -> None:
+    assert refusals(PARAMS, Measured(**measured()), RELEASED) == []
+    assert refusals(PARAMS, Measured(**measured(where, value)), RELEASED) == [reason]
+
+
+def test_all_reasons_come_together() -> None:
+    parts = measured("figures/accuracy", 0.96)
+    parts["file_mb"] = 20
+    assert refusals(PARAMS, Measured(**parts), RELEASED) == [
+        "accuracy 0.96 < 0.965 (release.min_accuracy)",
+        "MB of its file 20 > 12 (release.max_file_mb)",
+        "accuracy, beside the released model's, 0.96 < 0.969 (release.max_accuracy_loss)",
+    ]
+
+
+def test_before_the_first_release_nothing_is_compared() -> None:
+    assert refusals(PARAMS, Measured(**measured("figures/accuracy", 0.966))) == []
+
+
+def test_each_gate_can_be_opened_by_its_param() -> None:
+    """As the tests do on the synthetic set: no bound stands in the code alone."""
+    assert set(ANYTHING_PASSES) == set(Gates.model_fields)
+    gates = PARAMS.model_copy(update=ANYTHING_PASSES | {"dataset": "cifake"})
+    parts = measured("figures/accuracy", 0.0)
+    parts["figures"] |= {"auc": 0.0, "ece": 1.0, "in_domain_share": 0.0}
+    parts["figures"]["decisions"]["alpha_0.001"] |= {"reals_flagged": 1.0}
+    parts["assessment"]["outside"]["text"]["large"]["flagged"] = 100
+    parts["assessment"]["explanation"]["insertion"]["map_area"] = 0.0
+    assert refusals(gates, Measured(**parts), RELEASED) == []
+
+
+def test_the_validation_figures_in_git_pass() -> None:
+    """Of the candidate that was last evaluated; where it is the released one, the gates let the release pass again."""
+    metrics, assessment = (
+        json.loads((REPO / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+    )
+    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    if metrics["validation"] != card["validation"]:
+        pytest.skip("reports/ are of another candidate than models/")
+    params = ReleaseParams.model_validate(yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"])
+    assert refusals(params, Measured(card["model"], metrics["validation"], assessment, metrics["file"]["mb"])) == []
