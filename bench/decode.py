@@ -29,6 +29,7 @@ sys.path.insert(0, os.environ.get("BENCH_TREE", str(ROOT)))
 if "BENCH_TREE" not in os.environ:
     import pillow_heif
 
+    from bench import tables
     from tests.service.profiles import matrix_profile
 
 SIDES = {"240 px": (240, 240), "12 megapixels": (4000, 3000)}
@@ -112,8 +113,8 @@ def main() -> None:
     for name, row in rows.items():
         plain = rows.get(name.removesuffix(" profile"))
         row["profile_ms"] = round(row["ms"] - plain["ms"], 2) if plain and plain is not row else None
-        print(f"{name:<30}{row['ms']:>10.2f} ms{row['times_before'] or '-':>8}{row['profile_ms'] or '':>10}")
     report = {"against": options.against, "photos": rows}
+    print(tables.decode(report))
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -43,6 +43,16 @@ def serving(report: Report) -> str:
     return _table(head, rows)
 
 
+def decode(report: Report) -> str:
+    """Return what reading a file costs, by bench/decode.py."""
+    head = ["file", "ms", "times the earlier version's", "of it the colour profile, ms"]
+    rows = [
+        [name, f"{row['ms']:.2f}", row["times_before"] or "", "" if row["profile_ms"] is None else row["profile_ms"]]
+        for name, row in report["photos"].items()
+    ]
+    return _table(head, rows)
+
+
 def bulk(report: Report) -> str:
     """Return every row of bench/bulk.py."""
     head = ["workers", "photos", "photos/s", "of its cores' floor"]
@@ -145,7 +155,21 @@ def backlog(report: Report) -> str:
 
 TABLES: dict[str, Callable[[Report], str]] = {
     each.__name__: each
-    for each in (ratios, serving, bulk, stages, processes, draft, int8, backbones, epochs, online, logged, backlog)
+    for each in (
+        ratios,
+        serving,
+        decode,
+        bulk,
+        stages,
+        processes,
+        draft,
+        int8,
+        backbones,
+        epochs,
+        online,
+        logged,
+        backlog,
+    )
 }
 
 

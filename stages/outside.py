@@ -134,7 +134,7 @@ def large_photos() -> Path | None:
         reason = " ".join(str(error).split())[:200]
         raise StageError(f"LARGE_PHOTOS={named} is no folder, zip or tar that can be read: {reason}") from error
     if not count:
-        raise StageError(f"LARGE_PHOTOS={named} holds no photo (JPEG, PNG or WebP)")
+        raise StageError(f"LARGE_PHOTOS={named} holds no photo (JPEG, PNG, WebP, AVIF or HEIC)")
     return path
 
 

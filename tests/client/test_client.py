@@ -21,7 +21,7 @@ import pytest
 
 from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
 from client.answers import Credential, CredentialVersion, Domain, Provenance
-from client.folder import COLUMNS, FolderError, score_folder, write_table
+from client.folder import COLUMNS, SUFFIXES, FolderError, photos_of, score_folder, write_table
 from client.patience import patiently
 from service import schemas
 from tests.service.conftest import ROOT, Server, is_ready, serving
@@ -451,3 +451,67 @@ def test_rate_limits_slow_it_down_and_lose_nothing(folder: Path, tmp_path: Path)
         assert len(rows) == 55
         refused = httpx.get(f"{limited.url}/metrics").text
         assert 'aidetect_rate_limit_exceeded_total{endpoint="/predict/batch"}' in refused
+
+
+class Falls(BaseHTTPRequestHandler):
+    """A service that fails over a batch with the file `poison`, as an older one does."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        failed = b"poison" in body
+        answer = {"error": "internal_server_error", "detail": "something broke"}
+        if not failed:
+            item = {"error": "not tried", "error_type": "stub", "request_id": "x"}
+            answer = {"results": [item] * body.count(b"filename="), "model_version": "1"}
+        self.send_response(500 if failed else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+def test_a_file_that_the_service_fails_over_stops_no_other(tmp_path: Path) -> None:
+    """It once ended the run with exit code 2, and again on every restart."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for name in ("a", "b", "c", "d"):
+        (root / f"{name}.jpg").write_bytes(b"poison" if name == "c" else b"x")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Falls)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Client(f"http://127.0.0.1:{server.server_port}", patience=0) as client:
+        rows = score_folder(client, root, tmp_path / "out.csv")
+    server.shutdown()
+    server.server_close()
+    assert {row["path"]: row["error_type"] for row in rows} == {
+        "a.jpg": "stub", "b.jpg": "stub", "c.jpg": "internal_server_error", "d.jpg": "stub",
+    }  # fmt: skip
+
+
+def test_every_name_of_a_photo_is_taken_and_what_is_not_is_told(tmp_path: Path) -> None:
+    names = ["a.JPG", "b.jpe", "c.jfif", "d.mpo", "e.heic", "f.HEIF", "g.hif", "h.avif", "i.webp", "j.png", "k.jpeg"]
+    for name in [*names, "._a.JPG", ".DS_Store", "l.gif", "m.GIF", "README"]:
+        (tmp_path / name).write_bytes(b"x")
+    assert photos_of(tmp_path) == (names, Counter({".gif": 2, "no suffix": 1}))
+    assert {Path(name).suffix.lower() for name in names} == SUFFIXES
+
+
+@pytest.mark.serve
+def test_what_was_passed_over_is_printed(service: Server, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    (root / "a.heic").write_bytes(encode(photo(64, 64), "HEIF"))
+    (root / "b.tiff").write_bytes(b"x")
+    done = run(service, "folder", root, tmp_path / "out.csv")
+    assert done.returncode == 0
+    assert "passed over, no photos by their names: 1 .tiff" in done.stderr
+    (row,) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
+    assert row["decision"] == "review"
+
+
+def test_a_journal_of_an_earlier_version_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    """Its rows lack the columns that came since: the table's cells must not move."""
+    old = {name: None for name in COLUMNS if name not in {"marks", "notes"}} | {"path": "a.png", "error": "x"}
+    write_table(tmp_path / "a.csv", [old])
+    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    assert (row["error"], row["notes"]) == ("x", "")

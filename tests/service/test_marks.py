@@ -3,6 +3,7 @@
 import html
 import json
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL.PngImagePlugin import PngImageFile
@@ -345,3 +346,12 @@ def test_earlier_clients_read_the_words_they_know() -> None:
     assert markers(png) == ["png:parameters (Stable Diffusion web UI)"]
     assert markers(marked.with_exif("JPEG", Software="Midjourney v7")) == ["exif:midjourney"]
     assert markers(marked.with_exif("JPEG", Software="ChatGPT")) == []  # they know no such name
+
+
+def test_the_docs_have_every_row_of_the_table() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "PROVENANCE.md").read_text(encoding="utf-8")
+    section = text[text.index("## Unsigned marks") :]
+    for row in marks.TABLE:
+        assert f"| `{row.kind}` |" in section, row.kind
+        for place in row.places:
+            assert place.split(":", 1)[1].rpartition(":")[2] in section, place

@@ -43,6 +43,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "text.webp").write_bytes(b"no photo at all")
     (folder / "gone.jpg").symlink_to(tmp_path / "nowhere")
     (folder / "README.txt").write_text("not called like a photo")
+    (folder / "._00.jpg").write_text("what macOS writes beside a photo")
     return folder
 
 
