@@ -105,20 +105,20 @@ class CredentialReader:
         # Whom the signers' anchors know at the time that anyone stamped: the library calls an expired one unknown.
         self._signers = _context(trust_anchors, usages, any_time=True)
 
-    def read(self, data: bytes, *, kind: Kind | None = None, xmp: bytes = b"") -> Credential | None:
+    def read(self, data: bytes, *, kind: Kind | None = None, xmp: bytes | None = None) -> Credential | None:
         """Read and verify a file's credentials.
 
         Args:
             data: a file that `service.photo.decode` accepts.
             kind: its format, as `service.photo.decode` gives it; None: it is told by the first bytes.
-            xmp: its XMP packet, unpacked, as `service.photo.decode` gives it; without `kind`, the file is searched.
+            xmp: its XMP packet, unpacked, as `service.photo.decode` gives it; None: the file is searched.
 
         Returns:
             None where the file has none, which proves nothing: most photos have none, and anyone can remove them.
         """
         # The name of every manifest store: other files cost no more than this look.
         found = self._embedded(data, kind or file_kind(data)) if b"c2pa" in data else None
-        return Credential("elsewhere") if found is None and _links(data if kind is None else xmp) else found
+        return Credential("elsewhere") if found is None and _links(data if xmp is None else xmp) else found
 
     def _embedded(self, data: bytes, kind: Kind | None) -> Credential | None:
         try:

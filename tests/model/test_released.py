@@ -81,6 +81,7 @@ def test_drift_can_use_its_reference() -> None:
     assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 
 
+@pytest.mark.slow
 def test_nothing_from_outside_is_flagged(released: Detector, tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()

@@ -67,6 +67,7 @@ def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
     assert np.abs(mirrored.heatmap[:, :, ::-1] - scores.heatmap).max() < 1e-2
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
@@ -110,6 +111,7 @@ def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_export_without_a_sound_checkpoint_leaves_the_earlier_file(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)

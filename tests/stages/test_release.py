@@ -96,6 +96,7 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
     ]
 
 
+@pytest.mark.slow
 def test_a_refusal_before_the_first_release_says_why(candidate) -> None:
     candidate.params(release={"min_auc": 1.0, "min_accuracy": 1.0})
     candidate.refuses("release", "nothing is released yet", "release.min_accuracy")
@@ -128,6 +129,7 @@ def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp
     assert not LEDGER.exists()
 
 
+@pytest.mark.slow
 def test_evaluate_never_opens_test(candidate) -> None:
     Path("build/dataset/test.safetensors").unlink()
     assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
