@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from c2pa import C2paError, Context, Reader
 from tqdm import tqdm
 
-from service.credentials import Credential, file_kind, library_state, read_certificates
+from service.photo.credentials import Credential, library_state, read_certificates
+from service.photo.formats import format_of
 from service.settings import load_settings
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".hif"}
@@ -63,7 +64,7 @@ def main() -> None:
     differences, states, rows = 0, Counter[str](), []
     for path in tqdm(paths, desc="reading", unit=" photos", mininterval=1):
         data = path.read_bytes()
-        if (kind := file_kind(data)) is None:
+        if (kind := format_of(data)) is None:
             states["no photo"] += 1
             continue
         theirs, ours = plain(data, MIME[kind], context), reader.read(data)

@@ -50,8 +50,8 @@ def photos(folder: Path) -> None:
 
 def reader() -> Callable[[bytes], object]:
     """Return what reads a file in the tree at hand, of this version or an earlier one."""
-    from service.credentials import CredentialReader
     from service.images import resize
+    from service.photo.credentials import CredentialReader
 
     credentials = CredentialReader()
     # Not by trying to import: an editable install would lend an earlier tree the newer modules.

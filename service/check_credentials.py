@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.credentials import Credential, CredentialReader, file_kind
+from service.photo.credentials import Credential, CredentialReader
+from service.photo.formats import format_of
 from service.settings import load_settings
 
 FAILED = 2  # exit code
@@ -31,7 +32,7 @@ def lines(folder: Path, reader: CredentialReader) -> Iterator[tuple[str, tuple[s
         except OSError as error:
             yield "cannot be read", (name, f"cannot be read: {error.strerror}")
             continue
-        kind = file_kind(data)
+        kind = format_of(data)
         found = reader.read(data, kind=kind)
         state = found.status if found else "none" if kind else "no photo"
         yield state, (name, state, *(_columns(found) if found else ()))

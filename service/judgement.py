@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service import decision
-from service.credentials import Credential
 from service.decision import Confidence, Decision, Domain, Prediction
 from service.detector import Detector, Scores
+from service.photo.credentials import Credential
 
 DecidedBy = Literal["pixels", "credential", "mark"]
 

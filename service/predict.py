@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from service import images, metrics, schemas
-from service.credentials import Credential
 from service.detector import Detector, Scores
 from service.judgement import judge
 from service.photo import ImageError, Photo, decode, marks
+from service.photo.credentials import Credential
 from service.photo.marks import Mark
 from service.prediction_log import EMBEDDING_COMPONENTS, now
 from service.settings import Settings

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api_keys import ApiKey, parse_keys
-from service.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
+from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, or of the Bento's source
 

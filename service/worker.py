@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.admission import Slots
-from service.credentials import CredentialReader
 from service.detector import Detector
 from service.errors import ApiError
+from service.photo.credentials import CredentialReader
 from service.prediction_log import PredictionLog
 from service.served import Model, Served
 from service.settings import Settings

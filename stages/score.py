@@ -27,8 +27,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from service.card import ModelError
-from service.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from service.detector import Detector
+from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from stages.catalogue import survey
 from stages.common import StageError, only_one, run_stage
 from stages.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, write

@@ -15,10 +15,10 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from service import images
-from service.credentials import Credential, CredentialReader
 from service.detector import Detector
 from service.judgement import judge
 from service.photo import ImageError, decode, marks
+from service.photo.credentials import Credential, CredentialReader
 from stages.catalogue import Catalogue, Photo, read
 from stages.common import whole_file
 from stages.prefetch import ahead

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from service.photo import xmp
 from service.photo.metadata import Metadata
+from service.photo.text import short
 
 AI: frozenset[str] = frozenset({"generated", "edited", "possibly_generated", "suspected_generated"})
 SHOWN = "shown"  # says nothing of AI by itself
 
-_LENGTH = 200  # characters that are repeated of what a stranger wrote
 _MOST = 20  # marks of a file that are told
 _EXIF = {  # tag -> name: of EXIF 3.0, TIFF 6.0
     0x010D: "DocumentName",
@@ -146,7 +146,7 @@ def read(metadata: Metadata) -> tuple[list[Mark], list[str]]:
     if not fields:
         return [], []
     marks = (
-        Mark(row.kind, place, found[0], _short(found[1]))
+        Mark(row.kind, place, found[0], short(found[1]))
         for row in TABLE
         for place in row.places
         for text in fields.get(place, ())
@@ -412,8 +412,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _short(text: str | None) -> str | None:
-    """Make what a stranger wrote fit to be repeated."""
-    return "".join(character for character in text or "" if character.isprintable())[:_LENGTH] or None

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from c2pa import Context, Reader
 
-from service import manifests
-from service.credentials import CredentialReader, _credential, file_kind, library_state
+from service.photo import manifests
+from service.photo.credentials import CredentialReader, _credential, library_state
 from service.settings import load_settings
 from tests.service.photos import GOOD, encode, photo
 from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, VOCABULARY, Authority, tampered
@@ -420,25 +420,6 @@ def test_nothing_is_fetched(reader: CredentialReader, files: dict[str, bytes], p
 def test_what_was_in_the_file_once_is_not_elsewhere(reader: CredentialReader) -> None:
     packet = b'<rdf:Description dcterms:provenance="self#jumbf=/c2pa/adobe:urn:uuid:1/c2pa.claim"/>'
     assert reader.read(encode(photo(64, 48), "JPEG", xmp=packet)) is None
-
-
-@pytest.mark.parametrize(
-    ("start", "kind"),
-    [
-        (b"\xff\xd8\xff\xe0", "JPEG"),
-        (b"\x89PNG\r\n", "PNG"),
-        (b"RIFF\0\0\0\0WEBP", "WEBP"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
-        (b"\0\0\0\x1cftypmif1\0\0\0\0miafMA1Bavif", "AVIF"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0isomavc1", None),
-        (b"\xff\xff\xff\xffftyp", None),
-        (b"GIF89a", None),
-        (b"", None),
-    ],
-)
-def test_the_kind_is_told_by_the_first_bytes(start: bytes, kind: str | None) -> None:
-    assert file_kind(start) == kind
 
 
 def test_a_strangers_words_are_cut_short() -> None:

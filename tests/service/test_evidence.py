@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from service.credentials import Credential, Status
 from service.decision import Decision
 from service.detector import Detector
 from service.judgement import with_evidence
-from service.manifests import Saying, Version
+from service.photo.credentials import Credential, Status
+from service.photo.manifests import Saying, Version
 from tests.service import marked
 from tests.service.conftest import Server
 from tests.service.photos import chunk, encode, photo, with_chunk

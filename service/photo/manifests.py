@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.photo.text import short
+
 State = Literal["valid", "untrusted", "invalid"]
 Relationship = Literal["active", "parentOf", "componentOf", "inputTo"]
 Saying = Literal["generated", "partly_generated"]
@@ -18,7 +20,7 @@ Saying = Literal["generated", "partly_generated"]
 GENERATED = ("trainedAlgorithmicMedia", "trainedAlgorithmicData")
 PARTLY_GENERATED = ("compositeWithTrainedAlgorithmicMedia", "compositeSynthetic")
 
-MOST, LENGTH = 20, 200  # items and characters that are repeated of what a stranger wrote
+MOST = 20  # items that are repeated of what a stranger wrote
 _VERSIONS = 50  # manifests of one picture that are followed
 _TERM = re.compile(r"https?://(?:cv\.iptc\.org/newscodes|c2pa\.org)/digitalsourcetype/", re.IGNORECASE)
 _KNOWN = {term.casefold(): term for term in GENERATED + PARTLY_GENERATED}
@@ -229,12 +231,6 @@ def unique(words: Iterable[Any]) -> tuple[str, ...]:
         if len(found) == MOST:
             break
     return tuple(found)
-
-
-def short(text: Any) -> str | None:
-    """Make what a stranger wrote fit to be repeated."""
-    begin = str(text or "")[: 2 * LENGTH]
-    return "".join(character for character in begin if character.isprintable())[:LENGTH] or None
 
 
 def _breaks(code: str) -> bool:

@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 from c2pa import C2paError, Context, Reader
 
-from service import manifests
-from service.manifests import Version
+from service.photo import manifests
+from service.photo.formats import Format, format_of
+from service.photo.manifests import Version
 
 Status = Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
-Kind = Literal["JPEG", "PNG", "WEBP", "AVIF", "HEIF"]
 LibraryState = Literal["Trusted", "Valid", "Invalid"]
 
 # What a claim signer's certificate may be for, beside e-mail (C2PA specification 2.2, 14.5.1): documents, C2PA claims.
 KEY_USAGES = ("1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1")
 
-_MIME: dict[Kind, str] = {
+_MIME: dict[Format, str] = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "AVIF": "image/avif", "HEIF": "image/heif",
 }  # fmt: skip
 _UNPACKED_MB = 10  # of a compressed manifest, at most
@@ -105,7 +105,7 @@ class CredentialReader:
         # Whom the signers' anchors know at the time that anyone stamped: the library calls an expired one unknown.
         self._signers = _context(trust_anchors, usages, any_time=True)
 
-    def read(self, data: bytes, *, kind: Kind | None = None, xmp: bytes | None = None) -> Credential | None:
+    def read(self, data: bytes, *, kind: Format | None = None, xmp: bytes | None = None) -> Credential | None:
         """Read and verify a file's credentials.
 
         Args:
@@ -117,10 +117,10 @@ class CredentialReader:
             None where the file has none, which proves nothing: most photos have none, and anyone can remove them.
         """
         # The name of every manifest store: other files cost no more than this look.
-        found = self._embedded(data, kind or file_kind(data)) if b"c2pa" in data else None
+        found = self._embedded(data, kind or format_of(data)) if b"c2pa" in data else None
         return Credential("elsewhere") if found is None and _links(data if xmp is None else xmp) else found
 
-    def _embedded(self, data: bytes, kind: Kind | None) -> Credential | None:
+    def _embedded(self, data: bytes, kind: Format | None) -> Credential | None:
         try:
             return self._verified(data, kind) if kind else None
         except C2paError.ManifestNotFound:
@@ -132,7 +132,7 @@ class CredentialReader:
         except Exception:  # a store of another form than the library writes: whatever it is, the photo gets its answer
             return Credential("unreadable", problems=("unreadable",))
 
-    def _verified(self, data: bytes, kind: Kind) -> Credential:
+    def _verified(self, data: bytes, kind: Format) -> Credential:
         store, signers = _store(data, kind, self._context), None
         if self._authorities or (self._anybody and manifests.EXPIRED in manifests.active_codes(store)[1]):
             signers = _store(data, kind, self._signers)
@@ -224,7 +224,7 @@ def _context(anchors: str, usages: str, *, any_time: bool = False) -> Context:
     return Context.from_dict(settings)
 
 
-def _store(data: bytes, kind: Kind, context: Context) -> dict[str, Any]:
+def _store(data: bytes, kind: Format, context: Context) -> dict[str, Any]:
     with Reader(_MIME[kind], io.BytesIO(data), context=context) as reader:
         store: dict[str, Any] = json.loads(reader.json())
     return store
@@ -251,17 +251,3 @@ def _credential(store: dict[str, Any]) -> Credential:
 
 def _links(data: bytes) -> bool:
     return b"dcterms:provenance" in data and _LINK.search(data) is not None  # the plain look is the faster by far
-
-
-def file_kind(data: bytes) -> Kind | None:
-    """Tell a file's format by its first bytes; of an ISO base media file by its brands (ISO/IEC 14496-12, 4.3)."""
-    starts: dict[bytes, Kind] = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
-    if found := next((kind for start, kind in starts.items() if data.startswith(start)), None):
-        return found
-    if data[4:8] != b"ftyp":
-        return None
-    size = int.from_bytes(data[:4], "big")
-    brands = {data[place : place + 4] for place in (8, *range(16, min(size, 256), 4))}
-    if brands & {b"avif", b"avis"}:
-        return "AVIF"
-    return "HEIF" if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"} else None
