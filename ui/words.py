@@ -213,15 +213,21 @@ def heat(path: str, heatmap_base64: str) -> str:
         path: of the photo.
         heatmap_base64: JPEG of the same shape, as the service sends it.
     """
-    with Image.open(path) as photo:
-        photo.info.pop("xmp", None)  # an orientation that stands there alone turns nothing, as in browsers
-        shown = ImageOps.exif_transpose(photo).convert("RGB")
-    shown.thumbnail((_SHOWN, _SHOWN))
+    shown = upright(path)
     return (
         f'<div class="heat"><img alt="the photo" src="{picture(shown)}">'
         '<img alt="heat map over it: red speaks for AI-generated, blue for real" '
         f'src="data:image/jpeg;base64,{html.escape(heatmap_base64)}"></div>'
     )
+
+
+def upright(path: str) -> Image.Image:
+    """Return a photo as it is shown: upright, mode RGB, small."""
+    with Image.open(path) as photo:
+        photo.info.pop("xmp", None)  # an orientation that stands there alone turns nothing, as in browsers
+        shown = ImageOps.exif_transpose(photo).convert("RGB")
+    shown.thumbnail((_SHOWN, _SHOWN))
+    return shown
 
 
 def picture(image: Image.Image) -> str:

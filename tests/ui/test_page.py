@@ -141,7 +141,9 @@ def test_what_a_phone_writes_is_shown_and_no_probability_out_of_domain(page: Pag
     page.locator("input[type=file]").first.set_input_files(name(f"photo.{kind.lower()}", encode(photo(64, 48), kind)))
     expect(verdict(page)).to_contain_text("Unlike the photos this model knows: look at it yourself", timeout=WAIT)
     expect(page.get_by_role("meter")).to_have_count(0)
-    for image in page.locator(".heat img").all():
+    expect(page.locator(".photo img")).to_have_attribute("src", re.compile("preview" if kind == "HEIF" else "photo"))
+    for image in (page.locator(".photo img"), *page.locator(".heat img").all()):
+        expect(image).to_have_js_property("complete", True)
         assert image.evaluate("image => image.naturalWidth") > 0
     picture(page, kind.lower())
 
