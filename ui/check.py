@@ -18,7 +18,7 @@ _SLIDE = "(percent) => { document.documentElement.style.setProperty('--heat', pe
 
 def build(client: Service) -> None:
     """Fill the tab."""
-    # The photo as it came: Gradio would read it and write it anew, and what is no photo would be an error without words.
+    # The photo as it came: Gradio would read and write it anew, and what is no photo would be an error without words.
     # On the class: Gradio makes the component anew for each visitor, and would forget what one of them was told.
     gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
     answered = gr.State(None)
