@@ -4,7 +4,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 _NEAR = 2  # levels of 255: a profile that moves no colour further is sRGB by another name
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # a photo's mode -> the profile's colour space (ICC.1, 7.2.6)
@@ -28,6 +28,8 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     Raises:
         ProfileError: the profile is damaged, or of another colour space than the photo.
     """
+    if image.mode == "RGB" and profile[16:20] == b"GRAY" and _is_grey(image):  # some containers hold no other mode
+        image = image.convert("L")
     transform = _transform(profile, image.mode)
     if isinstance(transform, ProfileError):
         raise transform
@@ -50,6 +52,11 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Profil
         return None if _is_srgb(transform, mode) else transform
     except Exception as error:  # Pillow lets OSError, PyCMSError and more out of a damaged profile
         return ProfileError(" ".join(str(error).split())[:100] or type(error).__name__)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.split()
+    return not any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

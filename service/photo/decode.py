@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pi_heif
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, PngImagePlugin
 
 from service.photo import metadata
 from service.photo.colour import ProfileError, to_srgb
@@ -32,6 +32,10 @@ _UPRIGHT = {  # EXIF orientation (CIPA DC-008, 4.6.4) -> what turns the photo up
     8: Image.Transpose.ROTATE_90,
 }
 
+_AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
+
+# Profiles of presses are larger than what Pillow unpacks by itself; all text together stays within its 64 MB.
+PngImagePlugin.MAX_TEXT_CHUNK = 8 * 2**20
 # Pillow's own limit is below what MAX_PIXELS may be set to; ours is checked as soon as the size is known.
 Image.MAX_IMAGE_PIXELS = None
 # One core each: a service has a worker a core.
@@ -104,6 +108,8 @@ def _open(data: bytes, kind: Format, max_pixels: int, min_side: int) -> Image.Im
         _check_size(picture.size, max_pixels, min_side)
         decoded: Image.Image = picture.to_pillow()
         return decoded
+    if kind == "AVIF" and data[8:12] not in _AVIF_BRANDS:  # such as MA1B: Pillow looks at the first brand alone
+        data = data[:8] + b"avif" + data[12:]
     image = Image.open(io.BytesIO(data), formats=[kind])
     _check_size(image.size, max_pixels, min_side)
     # A JPEG with several pictures (MPO, from phones) is a photo and its preview or depth: the first counts.

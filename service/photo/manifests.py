@@ -25,6 +25,7 @@ _VERSIONS = 50  # manifests of one picture that are followed
 _TERM = re.compile(r"https?://(?:cv\.iptc\.org/newscodes|c2pa\.org)/digitalsourcetype/", re.IGNORECASE)
 _KNOWN = {term.casefold(): term for term in GENERATED + PARTLY_GENERATED}
 _LABEL = re.compile(r"jumbf=/?c2pa/([^/]+)")  # of the manifest that a validation code is about
+_OF_THE_WHOLE = frozenset({"c2pa.created", "c2pa.opened", "c2pa.edited"})  # actions; others are about a part
 _ORDER: dict[Any, Relationship] = {"parentOf": "parentOf", "componentOf": "componentOf", "inputTo": "inputTo"}
 
 TRUSTED, UNTRUSTED = "signingCredential.trusted", "signingCredential.untrusted"
@@ -277,8 +278,8 @@ def _about(entry: dict[str, Any]) -> str:
 
 
 def _decides(manifest: dict[str, Any], most: Saying | None) -> Saying | None:
-    terms = [(term, action == "c2pa.placed") for action, term in _terms(manifest)]
-    if any(term in GENERATED and not placed for term, placed in terms):
+    terms = [(term, action in _OF_THE_WHOLE) for action, term in _terms(manifest)]
+    if any(term in GENERATED and whole for term, whole in terms):
         return most
     return most and ("partly_generated" if any(term in _KNOWN.values() for term, _ in terms) else None)
 

@@ -7,6 +7,7 @@ import base64
 import binascii
 import html
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 from service.photo import xmp
 from service.photo.metadata import Metadata
 from service.photo.text import short
+
+logger = logging.getLogger(__name__)
 
 AI: frozenset[str] = frozenset({"generated", "edited", "possibly_generated", "suspected_generated"})
 SHOWN = "shown"  # says nothing of AI by itself
@@ -65,14 +68,27 @@ _CREDITS = {  # credit lines, casefolded -> what they say, and who writes them
     "ai generated": ("generated", None),
     "ai-generated": ("generated", None),
 }
-_NAMES = {  # of generators, as they name themselves in `Software`
-    name: re.compile(rf"\b{pattern}\b", re.IGNORECASE)
+_VERSION = r"(?:[ .-]?v?\d+(?:\.\d+)*)?"
+_KIND = r"(?:[ .-](?:dev|flash|image|imagine|kontext|max|preview|pro|schnell|ultra))*"
+_OWN_WORDS = {  # of generators, as they name themselves in `Software`
+    name: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)
     for name, pattern in {
-        "Adobe Firefly": "firefly", "ChatGPT": "chatgpt", "ComfyUI": "comfyui", "DALL-E": "dall[-·]?e",
-        "Draw Things": "draw things", "FLUX": r"flux(?:[ .-]?\d\S*)?", "Fooocus": "(?:ruined)?fooocus",
-        "Gemini": "gemini", "Grok": "grok", "Ideogram": "ideogram",
-        "InvokeAI": "invokeai", "Leonardo": r"leonardo(?:\.ai)?", "Midjourney": "midjourney", "NovelAI": "novelai",
-        "OpenAI": "openai", "Recraft": "recraft", "Sora": "sora", "Stable Diffusion": "stable diffusion",
+        "Adobe Firefly": "adobe firefly", "ChatGPT": "chatgpt", "ComfyUI": "comfyui", "DALL-E": "dall[-·]e",
+        "Draw Things": "draw things", "Fooocus": "(?:ruined)?fooocus", "Ideogram": "ideogram", "InvokeAI": "invokeai",
+        "Leonardo": "leonardo[. ]ai", "Midjourney": "midjourney", "NovelAI": "novelai", "OpenAI": "openai",
+        "Recraft": "recraft", "Stable Diffusion": "stable diffusion",
+    }.items()
+}  # fmt: skip
+# Cameras and other programs use these, too: they count alone, or with their maker, a version, a kind of model.
+_SHARED_WORDS = {
+    name: re.compile(
+        rf"(?:{maker} )?{name}(?:[ .-]?v?\d+(?:\.\d+)*)?"
+        "(?:[ .-](?:dev|flash|image|imagine|kontext|max|preview|pro|schnell|ultra))*",
+        re.IGNORECASE,
+    )
+    for name, maker in {
+        "Firefly": "adobe", "FLUX": "black forest labs", "Gemini": "google", "Grok": "xai", "Leonardo": "leonardo",
+        "Sora": "openai",
     }.items()
 }  # fmt: skip
 _WEB_UI, _COMFY, _INVOKE = "Stable Diffusion web UI", "ComfyUI", "InvokeAI"
@@ -81,12 +97,13 @@ _KEYS = {  # keys of PNG text that only generators write
     "sd-metadata": _INVOKE, "Dream": _INVOKE, "sui_image_params": "SwarmUI", "fooocus_scheme": "Fooocus",
     "smproj": "Stability Matrix", "parameters-json": "Stability Matrix", "generation_data": "TensorArt",
 }  # fmt: skip
+_LINE = 1_000  # characters of a name or a sentence that are looked at
+_PARAMETERS = 100_000  # of parameters, likewise
+_NOTHING = frozenset({"", "-", "false", "n/a", "na", "no", "none", "not applicable"})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_STEPS = re.compile(r"\bSteps: \d+, .*\bSampler: ", re.DOTALL)
-_NODES = re.compile(r"\s*(?:prompt|workflow) ?: ?\{", re.IGNORECASE)
-_AIGC_FIELDS = frozenset({
-    "Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2",
-})  # fmt: skip
+_STEPS = re.compile(r"\bSteps: \d{1,5}\b")
+_NODES = re.compile(r"\s{0,9}(?:prompt|workflow) ?: ?\{\s{0,99}\"", re.IGNORECASE)
+_AIGC_FIELDS = frozenset({"ContentProducer", "ProduceID", "ContentPropagator", "PropagateID"})
 _AIGC_LABELS = {"1": "generated", "2": "possibly_generated", "3": "suspected_generated"}
 
 
@@ -150,9 +167,17 @@ def read(metadata: Metadata) -> tuple[list[Mark], list[str]]:
         for row in TABLE
         for place in row.places
         for text in fields.get(place, ())
-        if (found := row.test(text, fields)) is not None
+        if (found := _tried(row, text, fields)) is not None
     )
     return list(dict.fromkeys(marks))[:_MOST], _ai_markers(fields)
+
+
+def _tried(row: Row, text: str, fields: Fields) -> Found | None:
+    try:
+        return row.test(text, fields)
+    except Exception:  # whatever a stranger wrote there: a mark never fails a photo
+        logger.warning("a mark of the kind %s could not be read", row.kind, exc_info=True)
+        return None
 
 
 # ---- the tests of TABLE
@@ -172,44 +197,70 @@ def _source_type(text: str, fields: Fields) -> Found | None:
     return _SOURCE_TYPES.get(term, term), _CREDITS.get(credit.casefold(), ("", None))[1]
 
 
+def _source_type_of_a_part(text: str, _: Fields) -> Found | None:
+    return ("edited", None) if _term(text) in _SOURCE_TYPES else None
+
+
 def _credit(text: str, _: Fields) -> Found | None:
     return _CREDITS.get(text.strip().casefold())
 
 
 def _ai_system(text: str, fields: Fields) -> Found | None:
-    return ("generated", next(iter(fields.get("xmp:Iptc4xmpExt:AISystemUsed", ())), None)) if text.strip() else None
+    system = next(iter(fields.get("xmp:Iptc4xmpExt:AISystemUsed", ())), None)
+    if {text.strip().casefold(), (system or "x").strip().casefold()} & _NOTHING:
+        return None
+    # The source type says how much of the picture is AI's; one that is not AI is a photo that AI only helped with.
+    terms = {_term(value) for value in fields.get("xmp:Iptc4xmpExt:DigitalSourceType", ())} - {None}
+    whole = not terms or any(_SOURCE_TYPES.get(term or "") == "generated" for term in terms)
+    return "generated" if whole else "edited", system
 
 
 def _aigc(text: str, _: Fields) -> Found | None:
-    for _depth in range(3):  # entities of entities occur
-        value = _json(text)
-        inner = value.get("AIGC", value) if isinstance(value, dict) else None
-        inner = _json(inner) if isinstance(inner, str) else inner
-        if isinstance(inner, dict) and inner.keys() & _AIGC_FIELDS:
-            says = _AIGC_LABELS.get(str(inner.get("Label", "")).strip(), "possibly_generated")
-            return says, str(inner.get("ContentProducer") or "") or None
+    return _aigc_of(_unescaped_json(text))
+
+
+def _aigc_comment(text: str, _: Fields) -> Found | None:
+    value = _unescaped_json(text)
+    return _aigc_of(value) if isinstance(value, dict) and "AIGC" in value else None
+
+
+def _unescaped_json(text: str) -> Any:
+    for _depth in range(4):  # entities of entities occur
+        if (value := _json(text)) is not None:
+            return value
         text = html.unescape(text)
     return None
 
 
-def _grok(text: str, fields: Fields) -> Found | None:
-    signed = re.fullmatch(r"Signature: ([A-Za-z0-9+/=\s]{40,})\s*", text)
-    if signed is None or not _any(fields, "exif:Artist", _UUID.fullmatch):
+def _aigc_of(value: Any) -> Found | None:
+    inner = value.get("AIGC", value) if isinstance(value, dict) else None
+    inner = _unescaped_json(inner) if isinstance(inner, str) else inner
+    if not isinstance(inner, dict):
         return None
+    label = _AIGC_LABELS.get(str(inner.get("Label", "")).strip())
+    if label is None and not inner.keys() & _AIGC_FIELDS:  # a label alone may be of anything
+        return None
+    return label or "possibly_generated", str(inner.get("ContentProducer") or "") or None
+
+
+def _grok(text: str, fields: Fields) -> Found | None:
+    if not _any(fields, "exif:Artist", _UUID.fullmatch):
+        return None
+    signed = re.fullmatch(r"Signature: ([A-Za-z0-9+/=]{40,4000})", text.strip()[:5_000])
     try:
-        base64.b64decode(re.sub(r"\s", "", signed[1]), validate=True)
+        return ("generated", "xAI Grok") if signed and base64.b64decode(signed[1], validate=True) else None
     except binascii.Error:
         return None
-    return "generated", "xAI Grok"
 
 
 def _midjourney(text: str, _: Fields) -> Found | None:
-    return ("generated", "Midjourney") if re.search(r"\bJob ID: ?[0-9a-f-]{8,}", text, re.IGNORECASE) else None
+    job = text.rpartition("Job ID:")[2]
+    return ("generated", "Midjourney") if _UUID.match(job.strip()) else None
 
 
 def _image_guid(text: str, fields: Fields) -> Found | None:
-    # Picture agencies number JPEG files by this field, too: it counts where PNG text stands beside it.
-    if not _UUID.fullmatch(text.strip()) or not any(place.startswith("png:") for place in fields):
+    # Picture agencies number files by this field, too: it counts beside the two texts that Midjourney writes into PNG.
+    if not _UUID.fullmatch(text.strip()) or not {"png:Author", "png:Description"} <= fields.keys():
         return None
     return "generated", "Midjourney"
 
@@ -223,29 +274,36 @@ def _parameters(text: str, _: Fields) -> Found | None:
         named = str(value.get("software") or value.get("version") or "")
         if "fooocus" in named.casefold() or "fooocus_scheme" in value:
             return "generated", "RuinedFooocus" if "ruined" in named.casefold() else "Fooocus"
-        if {"prompt", "workflow"} & value.keys():
-            nodes = any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
-            return "generated", _COMFY if nodes else None
-        return "generated", None
-    return "generated", _WEB_UI
+        nodes = any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
+        return "generated", _COMFY if nodes else None
+    return ("generated", _WEB_UI) if _STEPS.search(text[-_PARAMETERS:]) else ("possibly_generated", None)
 
 
 def _user_comment(text: str, fields: Fields) -> Found | None:
-    if _any(fields, "exif:Artist", lambda artist: artist.strip() == "ai") and _any(
-        fields, "exif:Software", _UUID.fullmatch
-    ):
-        return "generated", "Civitai"
     value = _json(text)
-    if isinstance(value, dict) and value.keys() & {"sui_image_params", "prompt", "workflow", "fooocus_scheme"}:
-        return _parameters(text, fields)
-    return ("generated", _WEB_UI) if _STEPS.search(text) else None
+    steps = _has_steps(text)
+    artist = _any(fields, "exif:Artist", lambda artist: artist == "ai")
+    if artist and _any(fields, "exif:Software", _UUID.fullmatch) and (steps or isinstance(value, dict)):
+        return "generated", "Civitai"
+    if isinstance(value, dict):
+        nodes = any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
+        known = nodes or {"sui_image_params", "fooocus_scheme"} & value.keys()
+        return _parameters(text, fields) if known else None
+    return ("generated", _WEB_UI) if steps else None
+
+
+def _has_steps(text: str) -> bool:
+    """Tell whether this is how web UIs write parameters: the prompt, then "Steps: 20, Sampler: …, Seed: …"."""
+    found = _STEPS.search(text := text[-_PARAMETERS:])
+    rest = text[found.end() :] if found else ""
+    return "Sampler: " in rest and ("Seed: " in rest or "CFG scale: " in rest)
 
 
 def _hidden(text: str, fields: Fields) -> Found | None:
     value = _json(text)
     if isinstance(value, dict) and (named := _named(str(value.get("Software")), fields)):
         return named
-    return _parameters(text, fields) if isinstance(value, dict) or _STEPS.search(text) else None
+    return _parameters(text, fields) if isinstance(value, dict) or _has_steps(text) else None
 
 
 def _comfy_nodes(text: str, _: Fields) -> Found | None:
@@ -253,15 +311,27 @@ def _comfy_nodes(text: str, _: Fields) -> Found | None:
 
 
 def _novelai(text: str, _: Fields) -> Found | None:
-    return ("generated", "NovelAI") if text.startswith(("NovelAI generated image", "AI generated image")) else None
+    return ("generated", "NovelAI") if text.strip() in {"NovelAI generated image", "AI generated image"} else None
+
+
+def _novelai_source(text: str, _: Fields) -> Found | None:
+    return ("generated", "NovelAI") if text.startswith("NovelAI") else None
 
 
 def _named(text: str, _: Fields) -> Found | None:
-    return next((("generated", name) for name, pattern in _NAMES.items() if pattern.search(text)), None)
+    text = text.strip()[:_LINE]
+    own = (name for name, pattern in _OWN_WORDS.items() if pattern.search(text))
+    shared = (name for name, pattern in _SHARED_WORDS.items() if pattern.fullmatch(text))
+    name = next(own, None) or next(shared, None)
+    return None if name is None else ("generated", name)
 
 
 def _draw_things(text: str, _: Fields) -> Found | None:
-    return ("generated", "Draw Things") if "draw things" in text.casefold() else None
+    return (
+        ("generated", "Draw Things")
+        if re.fullmatch(r"draw things(?: v?[\d.]+)?", text.strip()[:_LINE].lower())
+        else None
+    )
 
 
 def _ideogram(text: str, _: Fields) -> Found | None:
@@ -279,7 +349,15 @@ def _shown(generator: str) -> Test:
 
 
 def _key(generator: str) -> Test:
-    return lambda _, __: ("generated", generator)
+    """Return the test of a key that a generator writes: what else stands there says only that one may have."""
+
+    def test(text: str, _: Fields) -> Found:
+        looks_right = text.lstrip().startswith("{") or (
+            generator == _INVOKE and re.search(r" -[sS] ?\d", text[-_LINE:])
+        )
+        return ("generated", generator) if looks_right or generator == "Fooocus" else ("possibly_generated", None)
+
+    return test
 
 
 TABLE: tuple[Row, ...] = (
@@ -288,6 +366,7 @@ TABLE: tuple[Row, ...] = (
         ("xmp:Iptc4xmpExt:DigitalSourceType", "xmp:Iptc4xmpExt:DigitalSourceFileType"),
         _source_type,
     ),
+    Row("iptc_digital_source_type", ("xmp:part:Iptc4xmpExt:DigitalSourceType",), _source_type_of_a_part),
     Row(
         "iptc_ai_system",
         (
@@ -296,7 +375,8 @@ TABLE: tuple[Row, ...] = (
         ),
         _ai_system,
     ),
-    Row("gb45438_aigc", ("xmp:TC260:AIGC", "png:AIGC", "exif:UserComment"), _aigc),
+    Row("gb45438_aigc", ("xmp:TC260:AIGC", "png:AIGC"), _aigc),
+    Row("gb45438_aigc", ("exif:UserComment",), _aigc_comment),
     Row("credit", ("xmp:photoshop:Credit", "iim:2:110"), _credit),
     Row("grok", ("exif:ImageDescription", "exif:UserComment"), _grok),
     Row("midjourney", ("png:Description",), _midjourney),
@@ -306,7 +386,8 @@ TABLE: tuple[Row, ...] = (
     Row("generation_parameters", ("exif:UserComment",), _user_comment),
     Row("generation_parameters", ("exif:Make", "exif:Model", "exif:ImageDescription"), _comfy_nodes),
     Row("hidden_parameters", ("pixels:stealth_pnginfo",), _hidden),
-    Row("software", ("exif:Software", "png:Software", "png:Source"), _named),
+    Row("software", ("exif:Software", "png:Software"), _named),
+    Row("software", ("png:Source",), _novelai_source),
     Row("software", ("png:Title", "exif:DocumentName"), _novelai),
     Row("software", ("exif:Make",), _ideogram),
     Row("software", ("xmp:xmp:CreatorTool",), _draw_things),
@@ -349,16 +430,21 @@ def _fields(metadata: Metadata) -> Fields:
         add(f"png:{key}", text)
     for name, text in _exif_texts(metadata):
         add(f"exif:{name}", text)
-    if metadata.xmp:
-        for known, values in xmp.properties(metadata.xmp).items():
-            for value in values if known in _XMP else ():
-                add(f"xmp:{_XMP[known]}", value)
+    for place, text in _xmp_texts(metadata.xmp):
+        add(place, text)
     for text in _iim_credits(metadata.iim):
         add("iim:2:110", text)
     for name, text in metadata.samsung:
         add(f"samsung:{name}", text)
     add("pixels:stealth_pnginfo", metadata.hidden or "")
     return found
+
+
+def _xmp_texts(packet: bytes) -> Iterator[tuple[str, str]]:
+    found = xmp.properties(packet) if packet else xmp.Properties()
+    for prefix, properties in (("xmp:", found.own), ("xmp:part:", found.of_parts)):
+        for name, place in _XMP.items():
+            yield from ((f"{prefix}{place}", text) for text in properties.get(name, ()))
 
 
 def _exif_texts(metadata: Metadata) -> Iterator[tuple[str, str]]:
@@ -377,28 +463,30 @@ def _exif_texts(metadata: Metadata) -> Iterator[tuple[str, str]]:
 def _exif_text(value: Any) -> str:
     """Return a field's text; `UserComment` begins with 8 bytes that name its character set (EXIF 3.0, 4.6.6)."""
     if isinstance(value, str):
-        return value.strip("\0 ")
+        return value.strip("\0 \ufeff")
     if not isinstance(value, bytes):
         return ""
-    if value.startswith(b"UNICODE\0"):
-        text = value[8:]
+    code, text = value[:8].rstrip(b"\0 ").upper(), value[8:]
+    if code not in {b"ASCII", b"JIS", b"UNICODE", b""}:
+        code, text = b"", value
+    if code == b"UNICODE" and b"\0" in text[:200]:
         # UTF-16 of either order, whatever the EXIF block's own is: Latin text tells by its zero bytes.
-        return text.decode("utf-16-be" if text[::2].count(0) > text[1::2].count(0) else "utf-16-le", "replace").strip(
-            "\0 "
-        )
-    return value.removeprefix(b"ASCII\0\0\0").decode("utf-8", "replace").strip("\0 ")
+        order = "be" if text[::2].count(0) > text[1::2].count(0) else "le"
+        return text.decode(f"utf-16-{order}", "replace").strip("\0 \ufeff")
+    return text.decode("utf-8", "replace").strip("\0 \ufeff")
 
 
 def _iim_credits(records: bytes) -> Iterator[str]:
     """Yield the texts of IPTC-IIM data set 2:110, Credit; IIM 4.2, 1.5: 0x1C, record, data set, length, text."""
     at = 0
     while at + 5 <= len(records) and records[at] == 0x1C:
-        length = int.from_bytes(records[at + 3 : at + 5])
-        if length & 0x8000:  # an extended data set: none of those that are looked for
-            return
-        if (records[at + 1], records[at + 2]) == (2, 110):
-            yield records[at + 5 : at + 5 + length].decode("utf-8", "replace")
-        at += 5 + length
+        kind, length, start = (records[at + 1], records[at + 2]), int.from_bytes(records[at + 3 : at + 5]), at + 5
+        if length & 0x8000:  # an extended data set: this many bytes hold its length
+            start += length & 0x7FFF
+            length = int.from_bytes(records[at + 5 : start]) if length & 0x7FFF <= 4 else len(records)
+        if kind == (2, 110):
+            yield records[start : start + length].decode("utf-8", "replace")
+        at = start + length
 
 
 def _any(fields: Fields, place: str, holds: Callable[[str], object]) -> bool:

@@ -11,8 +11,12 @@ from service.photo.errors import ImageError
 
 _MOST = 1_000_000  # bytes that one text or packet unpacks to
 _TEXTS = 1_000  # of a PNG file that are read
+_ALL_TEXTS = 4_000_000  # bytes that they unpack to together
 _PNG_XMP = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "  # ImageMagick and libvips: metadata of JPEG as hexadecimal text in PNG
+_XAP = b"http://ns.adobe.com/xap/1.0/\0"  # begins a JPEG file's segment with XMP
+SAMSUNG = ("PhotoEditor_Re_Edit_Data", "PEg_Info")  # the records that are read
+_NAME = 100  # bytes of a record's name
 _IIM_RESOURCE = 0x0404  # Photoshop's image resource that holds IPTC-IIM
 
 
@@ -47,11 +51,13 @@ def of_png(data: bytes, hidden: str | None) -> Metadata:
     """
     exif, xmp, iim = b"", b"", b""
     texts: list[tuple[str, str]] = []
+    left = _ALL_TEXTS
     for kind, content in _png_chunks(data):
         if kind == b"eXIf":
             exif = content
-        elif kind in {b"tEXt", b"zTXt", b"iTXt"} and len(texts) < _TEXTS:
+        elif kind in {b"tEXt", b"zTXt", b"iTXt"} and len(texts) < _TEXTS and left > 0:
             key, text = _png_text(kind, content)
+            left -= len(text)
             if key == _PNG_XMP:
                 xmp = text
             elif key.startswith(_RAW_PROFILE):
@@ -59,6 +65,8 @@ def of_png(data: bytes, hidden: str | None) -> Metadata:
                 match key.removeprefix(_RAW_PROFILE):
                     case "xmp":
                         xmp = xmp or profile
+                    case "exif" | "APP1" | "app1" if profile.startswith(_XAP):
+                        xmp = xmp or profile.removeprefix(_XAP)
                     case "exif" | "APP1" | "app1":
                         exif = exif or profile
                     case "iptc" | "8bim":
@@ -111,13 +119,15 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _png_text(kind: bytes, content: bytes) -> tuple[str, bytes]:
     """Return key and text of a text chunk, unpacked as far as `_MOST`; PNG specification, 11.3.3."""
     key, _, text = content.partition(b"\0")
-    packed = kind == b"zTXt"
+    packed, method = kind == b"zTXt", text[:1]
     if kind == b"zTXt":
         text = text[1:]
     elif kind == b"iTXt":
-        packed = text[:1] == b"\1"
+        packed, method = text[:1] == b"\1", text[1:2]
         _, _, rest = text[2:].partition(b"\0")  # language
         _, _, text = rest.partition(b"\0")  # the key, translated
+    if packed and (method != b"\0" or not key):  # no other method is known, and no chunk is without a key
+        return "", b""
     if packed:
         try:
             text = zlib.decompressobj().decompress(text, _MOST)
@@ -159,10 +169,14 @@ def _samsung_trailer(data: bytes) -> tuple[tuple[str, str], ...]:
     if not data.endswith(b"SEFT") or start < 0 or data[start : start + 4] != b"SEFH":
         return ()
     count = min(int.from_bytes(data[start + 8 : start + 12], "little"), (len(data) - 20 - start) // 12, _TEXTS)
-    records = []
+    records: dict[str, str] = {}
     for at in range(start + 12, start + 12 + 12 * count, 12):
         _, _, back, size = struct.unpack_from("<HHII", data, at)
-        record = data[start - back : start - back + min(size, _MOST)] if 8 <= back <= start else b""
-        length = int.from_bytes(record[4:8], "little")
-        records.append((record[8 : 8 + length].decode("latin-1"), record[8 + length :].decode("utf-8", "replace")))
-    return tuple(records)
+        if not 8 <= back <= start:
+            continue
+        length = int.from_bytes(data[start - back + 4 : start - back + 8], "little")
+        name = data[start - back + 8 : start - back + 8 + min(length, _NAME)].decode("latin-1")
+        if name in SAMSUNG and name not in records:
+            record = data[start - back + 8 + length : start - back + min(size, _MOST)]
+            records[name] = record.decode("utf-8", "replace")
+    return tuple(records.items())

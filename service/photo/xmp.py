@@ -1,13 +1,16 @@
 """XMP packets: properties by namespace and name, whether written as attributes or as elements."""
 
-from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass, field
 from xml.parsers import expat
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_META = "adobe:ns:meta/"  # of x:xmpmeta, around all
 _SPACE = "\x1f"  # between namespace and name: stands in neither
 _MOST = 10_000  # values that are kept
 _LENGTH = 1_000_000  # characters of all values together
+_DEPTH = 1_000  # elements one in the other
+_NAME = 500  # characters of a namespace and a name: a long one would be held once for each open element
 
 Name = tuple[str, str]  # namespace and local name
 
@@ -16,11 +19,24 @@ class _StopError(Exception):
     """Enough is known of this packet."""
 
 
-def properties(packet: bytes) -> dict[Name, list[str]]:
-    """Return the values of each property of an XMP packet, in order.
+@dataclass
+class Properties:
+    """What an XMP packet says.
 
-    Items of lists and fields of structures count as values of the property around them. What stands before a fault in
-    the XML counts. A document type ends the reading: XMP has none, and entities could be declared there.
+    Attributes:
+        own: the values of each property of the picture, in order.
+        of_parts: those that stand inside another property: of a part of the picture, or of one it was made from.
+    """
+
+    own: dict[Name, list[str]] = field(default_factory=dict)
+    of_parts: dict[Name, list[str]] = field(default_factory=dict)
+
+
+def properties(packet: bytes) -> Properties:
+    """Read an XMP packet.
+
+    Items of a list count as values of the property that holds the list. What stands before a fault in the XML counts.
+    A document type ends the reading: XMP has none, and entities could be declared there.
 
     Args:
         packet: UTF-8, or UTF-16 with a byte order mark.
@@ -35,37 +51,45 @@ def properties(packet: bytes) -> dict[Name, list[str]]:
 
 
 class _Reader:
-    """Takes what the parser meets; keeps no tree, so that depth costs nothing."""
+    """Takes what the parser meets; keeps no tree."""
 
     def __init__(self) -> None:
-        self.found: defaultdict[Name, list[str]] = defaultdict(list)
-        self._open: list[tuple[Name, list[str]]] = []  # elements, the outermost first, each with its text so far
+        self.found = Properties()
+        self._open: list[tuple[Name, int, list[str]]] = []  # each element's property, how deep it is, its text so far
         self._values = self._length = 0
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = _name(tag)
+        if len(tag) > _NAME or len(self._open) >= _DEPTH:
+            raise _StopError
+        name, depth = _name(tag), self._open[-1][1] if self._open else 0
         if name[0] == _RDF:  # rdf:li, rdf:value and the like: what is in them is the property's around them
             name = self._open[-1][0] if self._open else name
-        self._open.append((name, []))
+        elif name[0] != _META:
+            depth += 1
+        self._open.append((name, depth, []))
         for key, value in attributes.items():
-            self._keep(_name(key), value)
+            attribute = _name(key)
+            if attribute == (_RDF, "resource"):
+                self._keep(name, depth, value)
+            else:
+                self._keep(attribute, depth + 1, value)
 
     def text(self, data: str) -> None:
         if self._open:
-            self._open[-1][1].append(data)
+            self._open[-1][2].append(data)
 
     def end(self, _: str) -> None:
-        name, parts = self._open.pop()
-        self._keep(name, "".join(parts))
+        name, depth, parts = self._open.pop()
+        self._keep(name, depth, "".join(parts))
 
     def refuse(self, *_: object) -> None:
         raise _StopError
 
-    def _keep(self, name: Name, text: str) -> None:
+    def _keep(self, name: Name, depth: int, text: str) -> None:
         text = text.strip()
         if not text or name[0] in {_RDF, ""}:
             return
-        self.found[name].append(text)
+        (self.found.own if depth <= 1 else self.found.of_parts).setdefault(name, []).append(text)
         self._values += 1
         self._length += len(text)
         if self._values > _MOST or self._length > _LENGTH:

@@ -27,7 +27,7 @@ JPEG, PNG, WEBP = (encode(photo(), kind) for kind in ("JPEG", "PNG", "WEBP"))
 def png_with(key: str) -> bytes:
     """Return a PNG with a text chunk."""
     text = PngInfo()
-    text.add_text(key, "a shoe on a table, Steps: 20")
+    text.add_text(key, "a shoe on a table, Steps: 20" if key == "parameters" else "{}")
     return encode(photo(), pnginfo=text)
 
 

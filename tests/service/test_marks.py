@@ -2,6 +2,7 @@
 
 import html
 import json
+import struct
 import zlib
 from pathlib import Path
 
@@ -114,19 +115,19 @@ def test_xmp_properties_in_lists_and_in_utf_16() -> None:
         .decode()
     )
     for data in (packet.encode(), packet.encode("utf-16"), b"\xef\xbb\xbf" + packet.encode()):
-        assert xmp.properties(data)["http://ns.adobe.com/photoshop/1.0/", "Credit"] == ["AI Generated"]
+        assert xmp.properties(data).own["http://ns.adobe.com/photoshop/1.0/", "Credit"] == ["AI Generated"]
 
 
 def test_xmp_that_means_harm_ends_where_it_does() -> None:
     credit = ("http://ns.adobe.com/photoshop/1.0/", "Credit")
     packet = marked.xmp(element=True, photoshop_Credit="AI Generated")
-    assert xmp.properties(packet[: packet.index(b"</rdf:Desc")])[credit] == ["AI Generated"]
-    assert xmp.properties(b'<!DOCTYPE x [<!ENTITY a "AI Generated">]>' + packet) == {}
-    assert xmp.properties(b"<a>" * 300_000) == {}
+    assert xmp.properties(packet[: packet.index(b"</rdf:Desc")]).own[credit] == ["AI Generated"]
+    assert xmp.properties(b'<!DOCTYPE x [<!ENTITY a "AI Generated">]>' + packet).own == {}
+    assert xmp.properties(b"<a>" * 300_000).own == {}
     many = packet.replace(
         b"</photoshop:Credit>", b"</photoshop:Credit>" + b"<photoshop:Credit>y</photoshop:Credit>" * 50_000
     )
-    assert len(xmp.properties(many)[credit]) <= 10_001
+    assert len(xmp.properties(many).own[credit]) <= 10_001
 
 
 # ---- EXIF
@@ -217,7 +218,9 @@ FORMS = ["tEXt", "zTXt", "iTXt", "iTXt packed"]
         ("invokeai_metadata", "{}", "generated", "InvokeAI"),
         ("invokeai_graph", "{}", "generated", "InvokeAI"),
         ("sd-metadata", "{}", "generated", "InvokeAI"),
-        ("Dream", "a shoe", "generated", "InvokeAI"),
+        ("Dream", '"a shoe" -s50 -W512 -C7.5 -S1', "generated", "InvokeAI"),
+        ("workflow", "order to cash", "possibly_generated", None),
+        ("parameters", "alpha=0.1", "possibly_generated", None),
         ("sui_image_params", "{}", "generated", "SwarmUI"),
         ("fooocus_scheme", "fooocus", "generated", "Fooocus"),
         ("smproj", "{}", "generated", "Stability Matrix"),
@@ -245,7 +248,7 @@ def test_xmp_in_each_kind_of_png_text(form: str) -> None:
 def test_midjourneys_number_counts_beside_png_text_alone() -> None:
     packet = marked.xmp(Iptc4xmpExt_DigImageGUID=UUID)
     assert read(marked.with_xmp("JPEG", packet)) == []  # picture agencies number photos so
-    text = chunk(b"tEXt", b"Author\0me")
+    text = chunk(b"tEXt", b"Author\0me") + chunk(b"tEXt", b"Description\0a shoe")
     data = marked.with_xmp("PNG", packet)
     assert told(data[:33] + text + data[33:]) == [("xmp:Iptc4xmpExt:DigImageGUID", "generated", "Midjourney")]
 
@@ -355,3 +358,105 @@ def test_the_docs_have_every_row_of_the_table() -> None:
         assert f"| `{row.kind}` |" in section, row.kind
         for place in row.places:
             assert place.split(":", 1)[1].rpartition(":")[2] in section, place
+
+
+# ---- found by those who tried to break it
+
+
+def test_no_text_makes_a_photo_fail_or_a_worker_wait() -> None:
+    """Each of these took seconds, gigabytes, or the photo's answer."""
+    long = "x" * 900_000
+    rows = [
+        marked.png_text("AIGC", "&#" + "9" * 5000 + ";"),
+        marked.with_xmp("JPEG", marked.xmp(TC260_AIGC="&#" + "9" * 5000 + ";")),
+        marked.with_exif("WEBP", marked.comments("Steps: 1, " * 50_000)["ascii"]),
+        marked.with_exif("WEBP", marked.comments("Signature: " + "A" * 40 + " " * 50_000 + "!")["ascii"], Artist=UUID),
+        marked.with_xmp("WEBP", f'<a xmlns:p="u:{long}">'.encode() + b"<p:b>" * 3000 + b"</a>"),
+        _samsung_bomb(),
+    ]
+    png = encode(photo())
+    texts = (
+        chunk(b"zTXt", b"\0\0" + zlib.compress(b"\0" * 10**6)) * 200,
+        chunk(b"iTXt", b"parameters\0\1\1\0\0" + zlib.compress(b"{" + b" " * 900_000 + b"}")) * 50,
+        chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"{" + b" " * 900_000 + b"}")) * 30,
+    )
+    rows += [png[:33] + text + png[33:] for text in texts]
+    for data in rows:
+        found = read(data)
+        assert all(mark.kind == "generation_parameters" for mark in found)
+        assert sum(len(text) for _, text in decode(data).metadata.texts) <= 5_000_000
+
+
+def _samsung_bomb() -> bytes:
+    record = struct.pack("<HHI", 0, 0x0D91, 24) + b"PhotoEditor_Re_Edit_Data" + b" " * 900_000
+    entries = struct.pack("<HHII", 0, 0x0D91, len(record), len(record)) * 1000
+    directory = b"SEFH" + struct.pack("<II", 107, 1000) + entries
+    return encode(photo(), "JPEG") + record + directory + struct.pack("<I", len(directory)) + b"SEFT"
+
+
+@pytest.mark.parametrize("name", [
+    "Flux 3D Viewer", "FLUX 3D Viewer", "Gemini Observatory", "Gemini 2 Duplicate Finder", "Sora Camera 3",
+    "Leonardo 2.0 Scanner", "Grok JPEG 2000 v10", "FIREFLY 8SE V1.2", "Point Grey Firefly MV", "Dalle Photo",
+])  # fmt: skip
+def test_other_programs_of_a_like_name_are_none(name: str) -> None:
+    assert read(marked.with_exif("JPEG", Software=name)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        ("Gemini", "Gemini"), ("Google Gemini", "Gemini"), ("Gemini 2.5 Flash Image", "Gemini"), ("Sora 2", "Sora"),
+        ("FLUX.1-schnell", "FLUX"), ("Adobe Firefly 3", "Adobe Firefly"), ("Leonardo.Ai", "Leonardo"),
+        ("xAI Grok", "Grok"),
+    ],
+)  # fmt: skip
+def test_generators_of_a_shared_name_are_told(name: str, generator: str) -> None:
+    assert told(marked.with_exif("JPEG", Software=name)) == [("exif:Software", "generated", generator)]
+
+
+@pytest.mark.parametrize("data", [
+    marked.with_exif("JPEG", marked.comments('{"Label":"Shoes"}')["ascii"]),
+    marked.with_exif("JPEG", marked.comments('{"prompt":"say cheese"}')["ascii"]),
+    marked.with_exif("JPEG", marked.comments("Steps: 3, stairs up. Sampler: blue fabric swatch")["ascii"]),
+    marked.with_exif("JPEG", ImageDescription="workflow: {final} approved"),
+    marked.png_text("AIGC", '{"Label":"Red"}'),
+    marked.png_text("Description", "Print job. Job ID: 20260114"),
+    marked.png_text("Source", "Gemini North telescope"),
+    marked.png_text("Title", "AI generated images: a debate"),
+    marked.with_xmp("JPEG", marked.xmp(xmp_CreatorTool="Draw things with chalk")),
+    marked.with_xmp("JPEG", marked.xmp(Iptc4xmpExt_AISystemUsed="None")),
+])  # fmt: skip
+def test_an_honest_sellers_words_are_no_mark(data: bytes) -> None:
+    assert read(data) == []
+
+
+def test_what_ai_helped_with_is_edited() -> None:
+    for term, says in (("digitalCapture", "edited"), ("compositeWithTrainedAlgorithmicMedia", "edited")):
+        packet = marked.xmp(Iptc4xmpExt_AISystemUsed="Denoise", Iptc4xmpExt_DigitalSourceType=term)
+        assert {mark.says for mark in read(marked.with_xmp("JPEG", packet))} <= {says, term}
+    region = (
+        b"<Iptc4xmpExt:ImageRegion><rdf:Bag><rdf:li rdf:parseType='Resource'><Iptc4xmpExt:DigitalSourceType>"
+        b"trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType></rdf:li></rdf:Bag></Iptc4xmpExt:ImageRegion>"
+    )
+    packet = marked.xmp(element=True, Iptc4xmpExt_DigitalSourceType="digitalCapture")
+    packet = packet.replace(b"</rdf:Description>", region + b"</rdf:Description>")
+    assert told(marked.with_xmp("JPEG", packet)) == [
+        (SOURCE_TYPE, "digitalCapture", None), ("xmp:part:Iptc4xmpExt:DigitalSourceType", "edited", None),
+    ]  # fmt: skip
+
+
+def test_a_resource_is_a_value() -> None:
+    packet = marked.xmp(element=True, Iptc4xmpExt_DigitalSourceType="X").replace(
+        b"<Iptc4xmpExt:DigitalSourceType>X</Iptc4xmpExt:DigitalSourceType>",
+        f'<Iptc4xmpExt:DigitalSourceType rdf:resource="{IPTC}trainedAlgorithmicMedia"/>'.encode(),
+    )
+    assert told(marked.with_xmp("JPEG", packet)) == [(SOURCE_TYPE, "generated", None)]
+    segment = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    data = marked.png_text("Raw profile type APP1", f"\nAPP1\n{len(segment):8}\n{segment.hex()}\n", "zTXt")
+    assert told(data) == [(SOURCE_TYPE, "generated", None)]
+
+
+@pytest.mark.parametrize("code", [b"UNICODE\0\xff\xfe", b"Unicode\0", b"JIS\0\0\0\0\0", b"ASCII   ", b"\0" * 8])
+def test_character_sets_as_programs_write_them(code: bytes) -> None:
+    text = STEPS.encode("utf-16-le") if code.endswith(b"\xff\xfe") else STEPS.encode()
+    assert [mark.generator for mark in read(marked.with_exif("JPEG", code + text))] == ["Stable Diffusion web UI"]

@@ -180,3 +180,25 @@ def test_a_jpeg_of_a_kind_that_is_not_decoded_is_not_called_corrupt(name: str, w
     with pytest.raises(ImageError, match=words) as caught:
         decode(BAD[name][0])
     assert caught.value.error_type == "unsupported_format"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "HEIF"])
+def test_a_grey_profile_counts_where_the_container_holds_grey_as_colours(kind: str) -> None:
+    grey = Image.new("L", (64, 64), 100)
+    options = LOSSLESS[kind] | {"icc_profile": grey_profile(1.0)}
+    for image in (grey.convert("RGB"), Image.merge("RGBA", [grey] * 3 + [Image.new("L", grey.size, 255)])):
+        found = decode(encode(image, kind, **options))
+        assert found.notes == ()
+        assert found.image.getpixel((5, 5)) == pytest.approx((168,) * 3, abs=4)
+
+
+def test_a_large_profile_in_png_is_no_bomb() -> None:
+    profile = matrix_profile("display_p3")
+    large = len(profile) + 2_000_000
+    padded = large.to_bytes(4) + profile[4:] + bytes(2_000_000)
+    assert decode(encode(smooth(), icc_profile=padded)).notes == ()
+
+
+def test_an_avif_of_another_first_brand() -> None:
+    data = encode(smooth(), "AVIF")
+    assert decode(data[:8] + b"MA1B" + data[12:]).format == "AVIF"
