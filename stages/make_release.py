@@ -18,9 +18,14 @@ from stages.common import StageError, run_stage
 
 CARD = "models/card.json"
 PARAMS = Path("params.yaml")
+METRICS = Path("reports/metrics.json")
 DECISION = Path("reports/release.json")
 # What the steps write, by the beginnings of the paths: it may differ from the commit, everything else may not.
-WRITTEN = ("dvc.lock", "data.dvc", "models/", "reports/", "README.md", "docs/MODEL_CARD.md")
+WRITTEN = (
+    "dvc.lock", "data.dvc", "models/", "reports/", "README.md", "docs/MODEL_CARD.md", "docs/API.md", "docs/DRIFT.md",
+    "docs/drift_power.png",
+)  # fmt: skip
+WINDOWS = 10_000  # photos that bench/drift.py draws its largest windows from
 
 
 def check_committed() -> None:
@@ -113,6 +118,30 @@ def check_released(decision: dict[str, Any], version: str) -> None:
         raise StageError(f"{DECISION} is of version {decision['version']}, not {version}: 'dvc repro --force release'")
 
 
+def measure_service(photos: int) -> None:
+    """Measure what the docs say of the service with this model: the alarms, and the answers in docs/API.md.
+
+    Args:
+        photos: of validation and calibration, which the alarms are measured on.
+
+    Raises:
+        StageError: one of the two failed; what it said stands above.
+    """
+    commands, but = (
+        {"bench/drift.py": [sys.executable, "bench/drift.py"]},
+        "keep_their_promise",
+    )  # a test, and writes nothing
+    if photos < WINDOWS:
+        print(f"bench/drift.py is left out: {photos:,} photos are too few for its windows", flush=True)
+        commands, but = {}, "alarms"
+    tests = ["tests/service/test_api_docs.py", "-k", f"not {but}"]
+    commands["the examples of docs/API.md"] = [sys.executable, "-m", "pytest", "-q", *tests]
+    for what, command in commands.items():
+        print(f"measuring: {what}", flush=True)
+        if subprocess.run(command, env=os.environ | {"UPDATE_DOCS": "1"}, check=False).returncode:
+            raise StageError(f"{what}: that failed, as its lines above say. The release stands; run this again")
+
+
 def main() -> None:
     """Check, run the pipeline, write the figures where people read them, and say what to commit."""
     try:
@@ -123,6 +152,9 @@ def main() -> None:
     check_version(version, committed_version())
     repro()
     check_released(json.loads(DECISION.read_text(encoding="utf-8")), version)
+    figures = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
+    card = json.loads(Path(CARD).read_text(encoding="utf-8"))
+    measure_service(figures["images"] + card["model"]["calibration"]["images"])
     report.main()
     print(f"\nVersion {version} is released. What changed:\n{git('status', '--short').rstrip()}\n")
     print(f'Commit it:              git add -A && git commit -m "Release {version}: …"')

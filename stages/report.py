@@ -13,6 +13,8 @@ from stages.model_card import image_sets, model_card, rivals, sizes, table
 CARD = Path("models/card.json")
 MODEL_CARD = Path("docs/MODEL_CARD.md")
 README = Path("README.md")
+API = Path("docs/API.md")
+ANSWER = re.compile(r"```json\n.*?```", re.DOTALL)
 BLOCK = re.compile(r"(<!-- (figures|limits|rivals) of models/card.json -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -64,10 +66,17 @@ def with_figures(readme: str, card: dict[str, Any]) -> str:
     return BLOCK.sub(lambda match: match[1] + tables[match[2]](card) + match[3], readme)
 
 
+def with_answer(readme: str, api: str) -> str:
+    """Return the README with the first answer of docs/API.md, which a test tries."""
+    tried = ANSWER.search(api)
+    return ANSWER.sub(lambda _: tried[0], readme, count=1) if tried else readme
+
+
 def main() -> None:
     """Bring both up to date."""
     card = json.loads(CARD.read_text(encoding="utf-8"))
-    README.write_text(with_figures(README.read_text(encoding="utf-8"), card), encoding="utf-8")
+    readme = with_answer(README.read_text(encoding="utf-8"), API.read_text(encoding="utf-8"))
+    README.write_text(with_figures(readme, card), encoding="utf-8")
     MODEL_CARD.write_text(model_card(card), encoding="utf-8")
 
 

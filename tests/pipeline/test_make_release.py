@@ -9,6 +9,7 @@ import pytest
 
 from stages.common import StageError
 from stages.make_release import check_released, check_version
+from stages.report import ANSWER
 from tests.pipeline.clone import Clone, make_clone
 
 FIRST, SECOND = "101.0.0", "101.1.0"
@@ -72,6 +73,11 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
         text = (clone.path / page).read_text(encoding="utf-8")
         assert FIRST in text
         assert f"{card['metrics']['test']['accuracy']:.4f}" in text
+
+    pages = [(clone.path / page).read_text(encoding="utf-8") for page in ("docs/API.md", "README.md")]
+    tried, shown = (ANSWER.findall(page)[0] for page in pages)
+    assert tried == shown
+    assert f'"model_version": "{FIRST}"' in tried
 
     # Run again before that is committed, it has nothing left to do, and says the same.
     said = released(clone)
