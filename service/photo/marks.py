@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from service.photo.fields import Fields, fields_of
+from service.photo.manifests import GENERATED, PARTLY_GENERATED
 from service.photo.metadata import Metadata
 from service.photo.text import short
 
@@ -23,12 +24,8 @@ AI: frozenset[str] = frozenset({"generated", "edited", "possibly_generated", "su
 SHOWN = "shown"  # says nothing of AI by itself
 
 _MOST = 20  # marks of a file that are told
-_SOURCE_TYPES = {  # IPTC digital source types (cv.iptc.org/newscodes/digitalsourcetype), and what they say of AI
-    "trainedAlgorithmicMedia": "generated",
-    "trainedAlgorithmicData": "generated",  # C2PA's own
-    "compositeWithTrainedAlgorithmicMedia": "edited",
-    "compositeSynthetic": "edited",
-}
+# Digital source types that say something of AI: the same terms as in Content Credentials.
+_SOURCE_TYPES = dict.fromkeys(GENERATED, "generated") | dict.fromkeys(PARTLY_GENERATED, "edited")
 _OTHER_SOURCE_TYPES = (
     "algorithmicMedia", "algorithmicallyEnhanced", "composite", "compositeCapture", "computationalCapture",
     "dataDrivenMedia", "digitalArt", "digitalCapture", "digitalCreation", "humanEdits", "minorHumanEdits",
@@ -74,6 +71,7 @@ _LINE = 1_000  # characters of a name or a sentence that are looked at
 _PARAMETERS = 100_000  # of parameters, likewise
 _NOTHING = frozenset({"", "-", "false", "n/a", "na", "no", "none", "not applicable"})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DRAW_THINGS = re.compile(r"draw things(?: v?[\d.]+)?", re.IGNORECASE)
 _STEPS = re.compile(r"\bSteps: \d{1,5}\b")
 _NODES = re.compile(r"\s{0,9}(?:prompt|workflow) ?: ?\{\s{0,99}\"", re.IGNORECASE)
 _AIGC_FIELDS = frozenset({"ContentProducer", "ProduceID", "ContentPropagator", "PropagateID"})
@@ -246,8 +244,7 @@ def _parameters(text: str, _: Fields) -> Found | None:
         named = str(value.get("software") or value.get("version") or "")
         if "fooocus" in named.casefold() or "fooocus_scheme" in value:
             return "generated", "RuinedFooocus" if "ruined" in named.casefold() else "Fooocus"
-        nodes = any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
-        return "generated", _COMFY if nodes else None
+        return "generated", _COMFY if _has_nodes(value) else None
     return ("generated", _WEB_UI) if _STEPS.search(text[-_PARAMETERS:]) else ("possibly_generated", None)
 
 
@@ -258,10 +255,14 @@ def _user_comment(text: str, fields: Fields) -> Found | None:
     if artist and _any(fields, "exif:Software", _UUID.fullmatch) and (steps or isinstance(value, dict)):
         return "generated", "Civitai"
     if isinstance(value, dict):
-        nodes = any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
-        known = nodes or {"sui_image_params", "fooocus_scheme"} & value.keys()
+        known = _has_nodes(value) or {"sui_image_params", "fooocus_scheme"} & value.keys()
         return _parameters(text, fields) if known else None
     return ("generated", _WEB_UI) if steps else None
+
+
+def _has_nodes(value: dict[str, Any]) -> bool:
+    """Tell whether this is ComfyUI's: a graph of nodes under its own names."""
+    return any(isinstance(value.get(key), dict) for key in ("prompt", "workflow"))
 
 
 def _has_steps(text: str) -> bool:
@@ -299,11 +300,7 @@ def _named(text: str, _: Fields) -> Found | None:
 
 
 def _draw_things(text: str, _: Fields) -> Found | None:
-    return (
-        ("generated", "Draw Things")
-        if re.fullmatch(r"draw things(?: v?[\d.]+)?", text.strip()[:_LINE].lower())
-        else None
-    )
+    return ("generated", "Draw Things") if _DRAW_THINGS.fullmatch(text.strip()[:_LINE]) else None
 
 
 def _ideogram(text: str, _: Fields) -> Found | None:

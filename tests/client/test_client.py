@@ -24,6 +24,7 @@ from client.answers import Credential, CredentialVersion, Domain, Provenance
 from client.folder import COLUMNS, SUFFIXES, FolderError, photos_of, score_folder, write_table
 from client.patience import patiently
 from service import schemas
+from service.photo import formats
 from tests.service.conftest import ROOT, Server, is_ready, serving
 from tests.service.photos import encode, photo
 from tests.service.signing import TRUSTED, anchors_file
@@ -493,7 +494,7 @@ def test_every_name_of_a_photo_is_taken_and_what_is_not_is_told(tmp_path: Path) 
     for name in [*names, "._a.JPG", ".DS_Store", "l.gif", "m.GIF", "README"]:
         (tmp_path / name).write_bytes(b"x")
     assert photos_of(tmp_path) == (names, Counter({".gif": 2, "no suffix": 1}))
-    assert {Path(name).suffix.lower() for name in names} == SUFFIXES
+    assert {Path(name).suffix.lower() for name in names} == SUFFIXES == formats.SUFFIXES  # the client knows no service
 
 
 @pytest.mark.serve
