@@ -72,13 +72,13 @@ record: $(VENV)/.dev ## the long recipe, for a machine with a GPU: an experiment
 	$(BIN)/dvc exp run --name record -S train.epochs=150 -S 'train.backbone_args.layers=[2,2,2,1]' evaluate
 
 release: $(VENV)/.dev ## every step of a release: pipeline, gates, one reading of test, README and model card (docs/RELEASES.md)
-	$(BIN)/python -m stages.make_release
+	$(BIN)/python -m tools.make_release
 
 promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, and lies in deploy/current (TO=… elsewhere)
-	$(BIN)/python -m stages.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)
+	$(BIN)/python -m tools.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)
 
 rollback: $(VENV)/.dev ## the champion before this one becomes champion again (docs/RELEASES.md)
-	$(BIN)/python -m stages.registry rollback --to $(or $(TO),deploy)
+	$(BIN)/python -m tools.registry rollback --to $(or $(TO),deploy)
 
 image: $(VENV)/.serve ## build the container images (api, full, ui) with podman
 	ops/image.sh api full ui

@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
-from service.detector import Detector
+from service.models.detector import Detector
 from stages.common import whole_file, write_json
-from stages.model import load_checkpoint
+from stages.training.model import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "backbones.png"
@@ -92,11 +92,11 @@ def found(revision: str | None) -> dict[str, Any]:
         content: bytes = dvc.api.read(path, repo=str(ROOT), rev=revision, mode="rb")
         return content
 
-    metrics = json.loads(read("reports/metrics.json"))
+    metrics = json.loads(read("reports/cifake/metrics.json"))
     params = yaml.safe_load(read("params.yaml"))["train"]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.safetensors"
-        checkpoint.write_bytes(read("models/checkpoint.safetensors"))
+        checkpoint.write_bytes(read("models/cifake/checkpoint.safetensors"))
         network, _ = load_checkpoint(checkpoint)
     return {
         "backbone": params["backbone"],
@@ -107,7 +107,7 @@ def found(revision: str | None) -> dict[str, Any]:
         "validation_images": metrics["validation"]["images"],
         "accuracy": metrics["validation"]["accuracy"],
         "auc": metrics["validation"]["auc"],
-        "onnx": read("build/detector.onnx"),
+        "onnx": read("build/model.onnx"),
     }
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from service import request_log
-from service.prediction_log import PredictionLog
+from service.http import request_log
+from service.log.prediction_log import PredictionLog
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""A catalogue by `python -m stages.score`: two workers against one and against the floor, and a run that is killed.
+"""A catalogue by `python -m tools.score`: two workers against one and against the floor, and a run that is killed.
 
 python bench/bulk.py CIFAKE.tar.xz [--photos 20000] [--catalogue 100000] [--report reports/bench_bulk.json]
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
 from bench.floor import floor
-from stages.sources import members
+from stages.data.sources import members
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
@@ -51,7 +51,7 @@ def unpack(archive: Path, folder: Path, count: int) -> None:
 
 def start(source: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     """Start the command as a user does; its progress bar is seen."""
-    command = [sys.executable, "-m", "stages.score", source, out, "--workers", str(workers)]
+    command = [sys.executable, "-m", "tools.score", source, out, "--workers", str(workers)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - ours
 
 
@@ -59,7 +59,7 @@ def rate(source: Path, out: Path, workers: int, photos: int) -> float:
     """Return the photos a second of one whole run."""
     started = time.perf_counter()
     if start(source, out, workers).wait():
-        sys.exit("error: stages.score failed")
+        sys.exit("error: tools.score.__main__ failed")
     return photos / (time.perf_counter() - started)
 
 
@@ -99,7 +99,7 @@ def main() -> None:
         run = start(folder / "many", folder / "killed", 2)
         while len(list((folder / "killed").glob("part-*"))) < options.catalogue / 2000:  # half of the parts of 1000
             if run.poll() is not None:
-                sys.exit("error: stages.score ended before its middle")
+                sys.exit("error: tools.score.__main__ ended before its middle")
             time.sleep(0.05)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()

@@ -50,14 +50,14 @@ def photos(folder: Path) -> None:
 
 def reader() -> Callable[[bytes], object]:
     """Return what reads a file in the tree at hand, of this version or an earlier one."""
-    from service.images import resize
+    from service.models.images import resize
     from service.photo.credentials import CredentialReader
 
     credentials = CredentialReader()
     # Not by trying to import: an editable install would lend an earlier tree the newer modules.
     if not Path(os.environ["BENCH_TREE"], "service", "photo").exists():
-        from service.images import decode as decode_before  # type: ignore[attr-defined]
         from service.jpeg import jpeg_quality  # type: ignore[import-not-found]
+        from service.models.images import decode as decode_before  # type: ignore[attr-defined]
         from service.provenance import ai_markers  # type: ignore[import-not-found]
 
         def before(data: bytes) -> object:

@@ -24,10 +24,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
-from service.detector import Detector
-from service.images import Uint8
+from service.models.detector import Detector
+from service.models.images import Uint8
 from service.photo import decode
-from stages.sources import members
+from stages.data.sources import members
 
 ROOT = Path(__file__).resolve().parents[1]
 GAPS = (2, 4, 8, 16)
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "draft.json")
     options = parser.parse_args()
-    detector = Detector(ROOT / "models" / "detector.onnx")
+    detector = Detector(ROOT / "models" / "cifake" / "model.onnx")
     photos = [data for _, data in members(options.photos) if data.startswith(b"\xff\xd8\xff")]
     rows: list[dict[str, Any]] = []
 

@@ -29,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.drift.accuracy import estimated_accuracy
 from service.drift.columns import Table, from_arrays, take
 from service.drift.comparison import ALPHA, compare
-from service.images import statistics
-from stages.data import ImageSet, load_images
-from stages.robustness import CHANGES
-from stages.scoring import open_detector, score
+from service.models.images import statistics
+from stages.data.image_sets import ImageSet, load_images
+from stages.evaluation.robustness import CHANGES
+from stages.evaluation.scoring import open_detector, score
 
-MODEL = Path("models/detector.onnx")
+MODEL = Path("models/cifake/model.onnx")
 DATASET = Path("build/dataset")
 CHECKS_A_MONTH = 30 * 24  # DRIFT_CHECK_SECONDS is an hour: more checks there cannot be
 STREAM = 6  # disjoint windows that meet one reference, as a month's checks do
@@ -48,7 +48,7 @@ class Scenario:
         name: as the report has it.
         size: predictions in a window.
         windows: how many.
-        change: of the photos: name and strength in `stages.robustness.CHANGES`.
+        change: of the photos: name and strength in `stages.evaluation.robustness.CHANGES`.
         ai_share: of the window; None: as it comes.
         known_share: of AI images in the reference; None: as it comes, or half where `ai_share` is given.
         known: rows of the reference at most; None: all that are left.
@@ -84,7 +84,7 @@ class Pool:
         labels: uint8 [N], 1 is AI-generated.
         fresh: bool [N], photos to which nothing was fitted, the calibration neither: they judge estimates.
         tables: change -> the predictions of all photos so changed; None: unchanged.
-        known: the unchanged ones as models/reference.npz holds them.
+        known: the unchanged ones as models/cifake/reference.npz holds them.
     """
 
     def __init__(self) -> None:

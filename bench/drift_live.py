@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stages.data import load_images
-from stages.robustness import CHANGES
+from stages.data.image_sets import load_images
+from stages.evaluation.robustness import CHANGES
 from tests.service.conftest import Server, is_ready, serving
 from tests.service.photos import encode
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "detector.onnx"
+MODEL = Path(__file__).resolve().parents[1] / "models" / "cifake" / "model.onnx"
 
 
 def floor(photos: Sequence[bytes], batch: int, seconds: float, processes: int = os.cpu_count() or 1) -> float:

@@ -1,6 +1,6 @@
 """One photo through the released model on one core: ONNX Runtime against eager torch, in one run.
 
-python bench/forward.py [build/detector.onnx]     without a name: the released one
+python bench/forward.py [build/model.onnx]     without a name: the released one
 """
 
 import argparse
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.detector import Detector
+from service.models.detector import Detector
 from stages.common import sha256_file
-from stages.exported import Exported
-from stages.model import load_checkpoint
+from stages.exporting.inference_graph import Exported
+from stages.training.model import load_checkpoint
 
-CHECKPOINT = Path("models/checkpoint.safetensors")
+CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
 ROUNDS = 200
 
 
@@ -36,7 +36,7 @@ def milliseconds(work: Callable[[], object]) -> list[float]:
 def main() -> None:
     """Print a table of medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, nargs="?", default=Path("models/detector.onnx"))
+    parser.add_argument("file", type=Path, nargs="?", default=Path("models/cifake/model.onnx"))
     path = parser.parse_args().file
     torch.set_num_threads(1)
     detector = Detector(path, threads=1)

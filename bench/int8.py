@@ -23,10 +23,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import tables
-from stages.data import load_images
+from stages.data.image_sets import load_images
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = ROOT / "models" / "detector.onnx"
+MODEL = ROOT / "models" / "cifake" / "model.onnx"
 DATASET = ROOT / "build" / "dataset"
 CALIBRATION = 1024  # training photos
 ROUNDS = 60

@@ -16,10 +16,10 @@ from typing import Any
 from workspace import REPO, Workspace
 
 from stages.common import LABELS, write_json
-from stages.data import load_images
-from stages.own_photos import SUFFIXES
-from stages.scoring import figures_of, open_detector, score
-from stages.sources import members
+from stages.data.image_sets import load_images
+from stages.data.own_photos import SUFFIXES
+from stages.data.sources import members
+from stages.evaluation.scoring import figures_of, open_detector, score
 
 OUT = REPO / "reports/own_photos.json"
 LARGE: dict[str, dict[str, Any]] = {  # the third run
@@ -47,7 +47,7 @@ def unpack(source: Path, folder: Path) -> None:
 
 def compared(workspace: Workspace, validation: Path) -> dict[str, Any]:
     """Return what the workspace's model says on CIFAKE's validation photos and on the held-out own ones."""
-    detector = open_detector(workspace.folder / "build/detector.onnx")
+    detector = open_detector(workspace.folder / "build/model.onnx")
     data = load_images(validation)
     own = data.flags["own"] == 1
     scored = score(detector, data, workspace.folder.name)
@@ -78,7 +78,7 @@ def main() -> None:
     for name, space in spaces.items():
         if name != "before":
             unpack(arguments.photos, space.folder / "data")
-        last = "reports/metrics.json" if name == "at_128_pixels" else "build/detector.onnx"
+        last = "reports/cifake/metrics.json" if name == "at_128_pixels" else "build/model.onnx"
         if (space.folder / last).exists():
             continue
         if name == "at_128_pixels":
@@ -86,12 +86,12 @@ def main() -> None:
         else:
             space.take("build/raw")
             space.run("preprocess")
-        if not (space.folder / "models/checkpoint.safetensors").exists():
+        if not (space.folder / "models/cifake/checkpoint.safetensors").exists():
             space.run("train")
         space.run("export", *(["evaluate"] if name == "at_128_pixels" else []))
     after = spaces["after"].folder / "build/dataset/validation.safetensors"
-    report = spaces["after"].json("reports/dataset.json")["own_photos"]
-    metrics = spaces["at_128_pixels"].json("reports/metrics.json")
+    report = spaces["after"].json("reports/cifake/dataset.json")["own_photos"]
+    metrics = spaces["at_128_pixels"].json("reports/cifake/metrics.json")
     write_json(
         OUT,
         {
@@ -103,7 +103,7 @@ def main() -> None:
             "at_128_pixels": {
                 "backbone": LARGE["train"]["backbone"],
                 "own_photos": {key: metrics["own_photos"][key] for key in ("images", "accuracy", "auc", "ece")},
-                "file_mb": round((spaces["at_128_pixels"].folder / "build/detector.onnx").stat().st_size / 1e6, 1),
+                "file_mb": round((spaces["at_128_pixels"].folder / "build/model.onnx").stat().st_size / 1e6, 1),
             },
         },
     )

@@ -28,9 +28,9 @@ from bench import tables
 from bench.workspace import REPO, Workspace
 from stages import train as training
 from stages.common import sha256_file
-from stages.data import load_images, save_images
+from stages.data.image_sets import load_images, save_images
+from stages.data.sources import LAYOUT, from_archive, members
 from stages.download import collect
-from stages.sources import LAYOUT, from_archive, members
 
 SETS = ("train", "validation")
 STAGES = ("download", "preprocess", "train", "export", "evaluate")
@@ -104,7 +104,7 @@ def together(folder: Path, dataset: Path) -> list[dict[str, float]]:
         start = [] if count == 1 else ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
         threads = max(1, (os.cpu_count() or 1) // count)
         found = measure(space.folder, *start, "stages.train", OMP_NUM_THREADS=str(threads))
-        last = (space.folder / "reports/training.csv").read_text(encoding="utf-8").splitlines()[-1]
+        last = (space.folder / "reports/cifake/training.csv").read_text(encoding="utf-8").splitlines()[-1]
         rows.append({"processes": count, "seconds": found["seconds"], "accuracy": round(float(last.split(",")[-1]), 4)})
     return rows
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-session = ort.InferenceSession(sys.argv[2] if len(sys.argv) > 2 else "models/detector.onnx")
+session = ort.InferenceSession(sys.argv[2] if len(sys.argv) > 2 else "models/cifake/model.onnx")
 images, generated = [], []
 with tarfile.open(sys.argv[1]) as archive:  # test/REAL/*.jpg, test/FAKE/*.jpg
     for member in archive:

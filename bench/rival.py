@@ -10,10 +10,10 @@ import torch
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 
-from stages.model import load_checkpoint
+from stages.training.model import load_checkpoint
 
 app = FastAPI()
-model = load_checkpoint("models/checkpoint.safetensors")[0].eval()
+model = load_checkpoint("models/cifake/checkpoint.safetensors")[0].eval()
 
 
 @app.post("/predict")

@@ -144,7 +144,7 @@ def logged(report: Report) -> str:
 
 
 def backlog(report: Report) -> str:
-    """Return what a billion photos cost `python -m stages.score`."""
+    """Return what a billion photos cost `python -m tools.score`."""
     rate = report["rows"][-1]["photos_per_second"] / report["cores"]
     rows = []
     for cores in (report["cores"], 64, 1024):

@@ -16,9 +16,9 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import decision
 from service.drift.times import TimeRangeError, span
-from service.prediction_log import PREDICTIONS, PredictionLog, now
+from service.log.prediction_log import PREDICTIONS, PredictionLog, now
+from service.models import decision
 from service.settings import load_settings
 
 FAILED = 2  # exit code

@@ -8,15 +8,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from service import images, metrics, schemas
-from service.detector import Detector, Scores
-from service.judgement import judge
+from service import metrics, schemas
+from service.http.state import Worker
+from service.log.prediction_log import EMBEDDING_COMPONENTS, now
+from service.models import images
+from service.models.detector import Detector, Scores
+from service.models.judgement import judge
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.credentials import Credential
 from service.photo.marks import Mark
-from service.prediction_log import EMBEDDING_COMPONENTS, now
 from service.settings import Settings
-from service.worker import Worker
 
 logger = logging.getLogger(__name__)
 

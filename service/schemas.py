@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.decision import Confidence, Decision, Prediction
-from service.judgement import DecidedBy
+from service.models.decision import Confidence, Decision, Prediction
+from service.models.judgement import DecidedBy
 
 
 class Schema(BaseModel):

@@ -6,13 +6,13 @@ from typing import cast
 import bentoml
 from starlette.exceptions import HTTPException
 
-from service.app import create_app
-from service.memory import keep_little
-from service.middleware import Contract
-from service.patches import must_start, no_timers, shape_malformed
-from service.request_log import configure
+from service.http.app import create_app
+from service.http.memory import keep_little
+from service.http.middleware import Contract
+from service.http.patches import must_start, no_timers, shape_malformed
+from service.http.request_log import configure
+from service.http.state import NOT_LOADED
 from service.settings import load_settings
-from service.worker import NOT_LOADED
 
 _CONFIGURED = {"BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS"}  # where BentoML's own settings come from
 
@@ -44,7 +44,7 @@ class PhotoDetector:
     """Answers HTTP as docs/API.md says."""
 
     if settings.monitored():
-        from service.monitor import Monitor  # needs the extra `monitor`
+        from service.drift.service import Monitor  # needs the extra `monitor`
 
         monitor = bentoml.depends(Monitor)
 

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     aidetect_env: str = Field(default="development", description="'production' turns the rate limits on")
     workers: int = Field(default=2, ge=1, description="processes that answer")
 
-    model_path: Path = Field(default=ROOT / "models" / "detector.onnx", description="the model file")
+    model_path: Path = Field(default=ROOT / "models" / "cifake" / "model.onnx", description="the model file")
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
 

@@ -11,10 +11,10 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file
-from stages.data import ImageSet, row_digests, save_images
-from stages.raw import NAMES, RAW, DownloadParams
-from stages.sources import Row, from_archive, from_huggingface, from_kaggle
-from stages.synthetic import synthetic_images
+from stages.data.image_sets import ImageSet, row_digests, save_images
+from stages.data.raw import NAMES, RAW, DownloadParams
+from stages.data.sources import Row, from_archive, from_huggingface, from_kaggle
+from stages.data.synthetic import synthetic_images
 
 
 def collect(rows: Iterator[Row]) -> tuple[ImageSet, list[str]]:

@@ -1,4 +1,4 @@
-"""Stage evaluate: run build/detector.onnx through the service's own code on validation; test is not touched."""
+"""Stage evaluate: run build/model.onnx through the service's own code on validation; test is not touched."""
 
 import csv
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from service.images import statistics
-from stages.assessment import AssessmentParams, assess
+from service.models.images import statistics
 from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
-from stages.data import load_images
-from stages.metrics import draw_training
-from stages.scoring import figures_of, open_detector, score
+from stages.data.image_sets import load_images
+from stages.evaluation.assessment import AssessmentParams, assess
+from stages.evaluation.figures import draw_training
+from stages.evaluation.scoring import figures_of, open_detector, score
 
-CANDIDATE = Path("build/detector.onnx")
-CHECKPOINT = Path("models/checkpoint.safetensors")
-CURVES = Path("reports/training.csv")
+CANDIDATE = Path("build/model.onnx")
+CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
+CURVES = Path("reports/cifake/training.csv")
 DATASET = Path("build/dataset")
-METRICS = Path("reports/metrics.json")  # what `dvc exp show` and `dvc metrics diff` compare
-ASSESSMENT = Path("reports/assessment.json")  # the rest: too much for a table
-PLOTS = Path("reports/plots")
+METRICS = Path("reports/cifake/metrics.json")  # what `dvc exp show` and `dvc metrics diff` compare
+ASSESSMENT = Path("reports/cifake/assessment.json")  # the rest: too much for a table
+PLOTS = Path("reports/cifake/plots")
 REFERENCE = Path("build/reference.npz")  # what traffic is compared with: photos the model was never trained on
 
 

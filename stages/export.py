@@ -1,4 +1,4 @@
-"""Stage export: calibrate the trained model and write it as ONE self-describing file, build/detector.onnx."""
+"""Stage export: calibrate the trained model and write it as ONE self-describing file, build/model.onnx."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from stages.calibration import calibrate
 from stages.common import LABELS, Params, load_params, run_stage, sha256_file
-from stages.data import load_images
-from stages.exported import Exported, write_onnx
-from stages.model import load_checkpoint
+from stages.data.image_sets import load_images
+from stages.exporting.calibration import calibrate
+from stages.exporting.inference_graph import Exported, write_onnx
+from stages.training.model import load_checkpoint
 
-CHECKPOINT = Path("models/checkpoint.safetensors")
+CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
 DATASET = Path("build/dataset")
-REPORT = Path("reports/dataset.json")
-OUT = Path("build/detector.onnx")
+REPORT = Path("reports/cifake/dataset.json")
+OUT = Path("build/model.onnx")
 
 
 def _with_default(alphas: list[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Stage preprocess: merge, clean and split the photos into build/dataset/; reports/dataset.json says what was done."""
+"""Stage preprocess: merge, clean and split the photos into build/dataset/."""
 
 import hashlib
 from pathlib import Path
@@ -10,16 +10,16 @@ from PIL import Image
 from pydantic import Field, model_validator
 from tqdm import tqdm
 
-from service.images import resize
+from service.models.images import resize
 from stages.common import LABELS, Params, StageError, load_params, run_stage, sha256_file, write_json
-from stages.data import ImageSet, load_images, row_digests, save_images
-from stages.inbox import IMPORT, OWN, check_import
-from stages.own_photos import own_photos
-from stages.raw import RAW, DownloadParams
-from stages.splits import clean, near_duplicates, split_by_hash
+from stages.data.image_sets import ImageSet, load_images, row_digests, save_images
+from stages.data.inbox import IMPORT, OWN, check_import
+from stages.data.own_photos import own_photos
+from stages.data.raw import RAW, DownloadParams
+from stages.data.splits import clean, near_duplicates, split_by_hash
 
 OUT = Path("build/dataset")
-REPORT = Path("reports/dataset.json")
+REPORT = Path("reports/cifake/dataset.json")
 PARTS = ("train", "validation", "calibration", "test")
 
 
@@ -44,7 +44,7 @@ class PreprocessParams(Params):
 
 
 def preprocess(params: PreprocessParams, dataset: str) -> None:
-    """Write build/dataset/{train,validation,calibration,test}.safetensors and reports/dataset.json."""
+    """Write build/dataset/{train,validation,calibration,test}.safetensors and reports/cifake/dataset.json."""
     size = params.image_size
     check_import()
     own = own_photos(OWN, size, params.own_jpeg_quality)

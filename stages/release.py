@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from stages.assessment import ALPHA, AssessmentParams, assess
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
-from stages.data import load_images
-from stages.gates import Gates, Measured, refusals
-from stages.outside import large_answers, large_photos
-from stages.raw import NAMES, RAW
-from stages.scoring import figures_of, open_detector, score
-from stages.slicing import cifar_classes
+from stages.data.image_sets import load_images
+from stages.data.raw import NAMES, RAW
+from stages.evaluation.assessment import ALPHA, AssessmentParams, assess
+from stages.evaluation.gates import Gates, Measured, refusals
+from stages.evaluation.ood import large_answers, large_photos
+from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.slices import cifar_classes
 
-CANDIDATE = Path("build/detector.onnx")
+CANDIDATE = Path("build/model.onnx")
 REFERENCE = Path("build/reference.npz")
-METRICS = Path("reports/metrics.json")
-ASSESSMENT = Path("reports/assessment.json")
+METRICS = Path("reports/cifake/metrics.json")
+ASSESSMENT = Path("reports/cifake/assessment.json")
 TEST = Path("build/dataset/test.safetensors")
-MODEL = Path("models/detector.onnx")
-MODEL_REFERENCE = Path("models/reference.npz")
-CARD = Path("models/card.json")
-PLOTS = Path("models/plots")
+MODEL = Path("models/cifake/model.onnx")
+MODEL_REFERENCE = Path("models/cifake/reference.npz")
+CARD = Path("models/cifake/card.json")
+PLOTS = Path("models/cifake/plots")
 NEW_PLOTS = Path("build/release_plots")
-LEDGER = Path("reports/test_ledger.jsonl")  # one line for each reading of the test set
-REPORT = Path("reports/release.json")
+LEDGER = Path("models/cifake/ledger.jsonl")  # one line for each reading of the test set
+REPORT = Path("reports/cifake/release.json")
 EXPERIMENT = "DVC_EXP_BASELINE_REV" in os.environ  # set by `dvc exp run`: never releases, never reads test
 EXPERIMENTS = {  # by bench/: the file, and the training param that it changes
     "seeds": (Path("reports/seeds.json"), "seed"),
@@ -143,7 +143,7 @@ def enrol(card: dict[str, Any]) -> None:
         return
     import mlflow
 
-    from stages.registry import register
+    from tools.registry import register
 
     try:
         number = register(MODEL.parent)

@@ -12,19 +12,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages import processes
-from stages.augment import Augment, augment
 from stages.common import Params, StageError, load_params, only_one, run_stage, sha256_file, whole_file
-from stages.data import ImageSet, load_images
-from stages.inbox import check_import
-from stages.model import Detector, build, save_checkpoint, timm
-from stages.prefetch import ahead
-from stages.resume import Row, TrainingState, identity_of
+from stages.data.image_sets import ImageSet, load_images
+from stages.data.inbox import check_import
+from stages.training import processes
+from stages.training.augment import Augment, augment
+from stages.training.model import Detector, build, save_checkpoint, timm
+from stages.training.prefetch import ahead
+from stages.training.resume import Row, TrainingState, identity_of
 
 DATASET = Path("build/dataset")
 STATE = Path("build/train_state.pt")  # what a killed run needs to go on; removed at the end
-CHECKPOINT = Path("models/checkpoint.safetensors")
-CURVES = Path("reports/training.csv")
+CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
+CURVES = Path("reports/cifake/training.csv")
 
 
 class TrainParams(Params):

@@ -16,9 +16,9 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from stages.model import build
-from stages.raw import RAW
+from stages.data.raw import RAW
 from stages.train import TrainParams
+from stages.training.model import build
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def test_no_script_hides_a_package() -> None:
 def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: Path) -> None:
     command = [sys.executable, "bench/rescore.py", shared_dir / "data/cifake.tar.xz"]
     printed = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True).stdout
-    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
     found = re.fullmatch(r"20,000 test images, accuracy (\S+)\n", printed)
     assert found, printed
     assert float(found[1]) == pytest.approx(card["metrics"]["test"]["accuracy"], abs=1e-4)  # two images
@@ -64,10 +64,10 @@ def test_a_workspace_changes_params_and_copies_nothing(bench, tmp_path: Path) ->
     workspace = bench("workspace").Workspace(tmp_path / "space", train={"seed": 7})
     assert workspace.params["train"]["seed"] == 7
     assert "seed: 7" in (tmp_path / "space/params.yaml").read_text(encoding="utf-8")
-    workspace.take("reports/dataset.json")
-    workspace.take("reports/dataset.json")
-    assert workspace.json("reports/dataset.json")["dataset"] == "cifake"
-    assert (tmp_path / "space/reports/dataset.json").is_symlink()
+    workspace.take("reports/cifake/dataset.json")
+    workspace.take("reports/cifake/dataset.json")
+    assert workspace.json("reports/cifake/dataset.json")["dataset"] == "cifake"
+    assert (tmp_path / "space/reports/cifake/dataset.json").is_symlink()
     with pytest.raises(SystemExit, match="other params"):
         bench("workspace").Workspace(tmp_path / "space", train={"seed": 8})
     synthetic = {"dataset": "synthetic", "synthetic_images": 100}

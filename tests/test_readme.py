@@ -4,17 +4,17 @@ import json
 import re
 from pathlib import Path
 
-from stages.model_card import model_card
-from stages.report import BLOCK, with_figures
+from tools.report.__main__ import BLOCK, with_figures
+from tools.report.model_card import model_card
 
 REPO = Path(__file__).resolve().parents[1]
 
 
 def test_the_figures_are_those_of_the_released_model() -> None:
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
     assert BLOCK.search(readme)
-    assert with_figures(readme, card) == readme, "run 'python -m stages.report'"
+    assert with_figures(readme, card) == readme, "run 'python -m tools.report'"
 
 
 def test_its_answer_is_the_one_that_is_tried_in_the_docs() -> None:
@@ -52,9 +52,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_model_card_is_that_of_the_released_model() -> None:
-    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
     written = (REPO / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
-    assert model_card(card) == written, "run 'python -m stages.report'"
+    assert model_card(card) == written, "run 'python -m tools.report'"
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", written):
         assert (REPO / "docs" / picture).resolve().is_file(), picture
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.card import ModelError
 from service.drift.columns import Table, take
 from service.drift.comparison import TESTED, compare
 from service.drift.monitor import DriftMonitor
 from service.drift.references import BadReferenceError, Reference, References
+from service.models.card import ModelError
 from service.settings import Settings, load_settings
 
 DRIFT, FAILED = 1, 2  # exit codes

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.prediction_log import EMBEDDING_COMPONENTS
+from service.log.prediction_log import EMBEDDING_COMPONENTS
 
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service import metrics
-from service.card import ModelError, read_card
-from service.drift.look import Look, look
 from service.drift.references import BadReferenceError, Reference, References
 from service.drift.reports import Reports
 from service.drift.times import span
-from service.prediction_log import PredictionLog, now
-from service.served import Stamp, digest, stamp, verify
+from service.drift.window import Look, look
+from service.log.prediction_log import PredictionLog, now
+from service.models.card import ModelError, read_card
+from service.models.store import Stamp, digest, stamp, verify
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class DriftMonitor:
         """Return the version of the model file.
 
         Raises:
-            service.card.ModelError: it cannot be read.
+            service.models.card.ModelError: it cannot be read.
         """
         path = self._settings.model_path
         changed = stamp(path)
@@ -81,7 +81,7 @@ class DriftMonitor:
 
         Raises:
             TimeRangeError: the times are none.
-            service.card.ModelError: the model file cannot be read.
+            service.models.card.ModelError: the model file cannot be read.
             sqlalchemy.exc.SQLAlchemyError, OSError: the prediction log cannot be read.
         """
         version = self.model_version()

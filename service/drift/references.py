@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 
 from service.drift import columns
 from service.drift.columns import Table
-from service.drift.store import write
+from service.drift.files import write
 
 MINIMUM = 500  # predictions in an adopted reference
 _GIVE_UP = "restore the file, or 'python -m service.drift baseline --undo' gives it up"

@@ -10,7 +10,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 from pydantic import TypeAdapter
 
-from service.drift.store import write
+from service.drift.files import write
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from stages.common import sha256_file
-from stages.data import ImageSet, load_images, row_digests
+from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.preprocess import PARTS
 
 REPO = Path(__file__).resolve().parents[2]
-REPORT: dict[str, Any] = json.loads((REPO / "reports/dataset.json").read_text(encoding="utf-8"))
+REPORT: dict[str, Any] = json.loads((REPO / "reports/cifake/dataset.json").read_text(encoding="utf-8"))
 
 
 def _parts(folder: Path) -> dict[str, ImageSet]:
@@ -32,13 +32,13 @@ def test_the_report_in_git_adds_up() -> None:
 
 
 def test_the_released_model_learned_from_the_data_in_the_report() -> None:
-    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
     assert card["model"]["data"] == {"dataset": "cifake", "digest": REPORT["splits"]["train"]["sha256"]}
 
 
 @pytest.mark.slow
 def test_the_stages_find_again_what_the_report_says(cifake: Path) -> None:
-    found = json.loads((cifake / "reports/dataset.json").read_text(encoding="utf-8"))
+    found = json.loads((cifake / "reports/cifake/dataset.json").read_text(encoding="utf-8"))
     assert found == REPORT
     assert found["shared_between_train_and_test"]["distinct_images"] == 378
     assert found["train"]["ai_generated"] == {"images": 50_000, "surplus_copies": 920}

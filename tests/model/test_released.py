@@ -11,27 +11,27 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from service.detector import Detector
 from service.drift.columns import take
 from service.drift.comparison import compare
 from service.drift.references import References
-from stages import robustness as changes
+from service.models.detector import Detector
 from stages.common import load_params
-from stages.data import ImageSet, load_images
-from stages.gates import Measured, refusals
-from stages.outside import outside
+from stages.data.image_sets import ImageSet, load_images
+from stages.data.synthetic import synthetic_images
+from stages.evaluation import robustness as changes
+from stages.evaluation.gates import Measured, refusals
+from stages.evaluation.ood import outside
 from stages.release import ReleaseParams
-from stages.synthetic import synthetic_images
 
 REPO = Path(__file__).resolve().parents[2]
-CARD: dict[str, Any] = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+CARD: dict[str, Any] = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
 
 Uint8 = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
 def released() -> Detector:
-    return Detector(REPO / "models/detector.onnx")
+    return Detector(REPO / "models/cifake/model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +56,26 @@ def tiles(released: Detector) -> Uint8:
 def test_the_released_files_fit_together() -> None:
     """One release: the card, the file it describes, the checkpoint that file was exported from."""
     for path, digest in {
-        "models/detector.onnx": CARD["sha256"],
-        "models/checkpoint.safetensors": CARD["model"]["checkpoint_sha256"],
+        "models/cifake/model.onnx": CARD["sha256"],
+        "models/cifake/checkpoint.safetensors": CARD["model"]["checkpoint_sha256"],
     }.items():
         assert hashlib.sha256((REPO / path).read_bytes()).hexdigest() == digest
     ledger = [
-        json.loads(line) for line in (REPO / "reports/test_ledger.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line) for line in (REPO / "models/cifake/ledger.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert [entry["version"] for entry in ledger].count(CARD["version"]) == 1
 
 
 def test_the_released_model_passes_the_gates_of_a_release() -> None:
-    """The one list (stages/gates.py) on the figures that it was released by: those of validation."""
+    """The one list (stages/evaluation/gates.py) on the figures that it was released by: those of validation."""
     gates = load_params("release", ReleaseParams, REPO / "params.yaml")
-    size = (REPO / "models/detector.onnx").stat().st_size / 1e6
-    assessment = json.loads((REPO / "reports/assessment.json").read_text(encoding="utf-8"))
+    size = (REPO / "models/cifake/model.onnx").stat().st_size / 1e6
+    assessment = json.loads((REPO / "reports/cifake/assessment.json").read_text(encoding="utf-8"))
     assert refusals(gates, Measured(CARD["model"], CARD["validation"], assessment, size)) == []
 
 
 def test_drift_can_use_its_reference() -> None:
-    reference = References("memory://nothing-adopted", REPO / "models/detector.onnx").current(CARD["version"])
+    reference = References("memory://nothing-adopted", REPO / "models/cifake/model.onnx").current(CARD["version"])
     assert len(reference.table["score"]) >= 10_000
     assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 

@@ -69,7 +69,7 @@ class Clone:
 
     def ledger(self) -> list[str]:
         """Return the lines of the ledger, one for each reading of test; none where test was never read."""
-        path = self.path / "reports/test_ledger.jsonl"
+        path = self.path / "models/cifake/ledger.jsonl"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stages.common import StageError
-from stages.make_release import check_released, check_version
-from stages.report import ANSWER
 from tests.pipeline.clone import Clone, make_clone
+from tools.make_release import check_released, check_version
+from tools.report.__main__ import ANSWER
 
 FIRST, SECOND = "101.0.0", "101.1.0"
 
@@ -66,7 +66,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     said = released(clone)
     assert f"Version {FIRST} is released." in said
     assert "git add -A && git commit" in said
-    card = clone.json("models/card.json")
+    card = clone.json("models/cifake/card.json")
     assert card["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
     assert len(clone.ledger()) == 1
     for page in ("README.md", "docs/MODEL_CARD.md"):
@@ -83,12 +83,12 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     said = released(clone)
     assert f"Version {FIRST} is released." in said
     assert "Running stage" not in said
-    assert clone.json("models/card.json") == card
+    assert clone.json("models/cifake/card.json") == card
 
     # Once it is committed the version is taken.
     clone.commit()
     error, said = refused(clone)
-    taken = f"export.version in params.yaml is {FIRST}, and models/card.json has released {FIRST}: raise it"
+    taken = f"export.version in params.yaml is {FIRST}, and models/cifake/card.json has released {FIRST}: raise it"
     assert error.strip() == f"{taken}, and commit that"
     assert "Running stage" not in said
     assert clone.run("git", "status", "--porcelain") == ""
@@ -101,7 +101,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
         assert error.startswith(f"version {SECOND} is not released (refused), and models/ is as it was:")
         assert re.search(r"\n  accuracy under jpeg 40 [\d.]+ < 1 \(release.min_accuracy_jpeg_40\)$", error)
         assert len(clone.ledger()) == 1
-        assert clone.json("models/card.json") == card
+        assert clone.json("models/cifake/card.json") == card
 
     # The second release, in a fresh clone without `build/`.
     clone.params(release={"min_accuracy_jpeg_40": 0.0})

@@ -24,9 +24,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_every_stage_ran_and_the_candidate_is_released(clone: Clone) -> None:
-    card = clone.json("models/card.json")
+    card = clone.json("models/cifake/card.json")
     assert card["metrics"]["test"]["images"] == 120
-    assert clone.json("reports/release.json")["decision"] == "released"
+    assert clone.json("reports/cifake/release.json")["decision"] == "released"
     assert len(clone.ledger()) == 1
     stages = yaml.safe_load((clone.path / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     assert set(stages) == {"download", "preprocess", "train", "export", "evaluate", "release"}
@@ -45,19 +45,21 @@ def test_mlflow_keeps_the_run(clone: Clone) -> None:
     assert run.data.params["epochs"] == "2"
     assert run.data.params["augment.flip"] == "True"
     assert len(client.get_metric_history(run.info.run_id, "validation_accuracy")) == 2
-    assert run.data.metrics["validation.accuracy"] == clone.json("reports/metrics.json")["validation"]["accuracy"]
+    assert (
+        run.data.metrics["validation.accuracy"] == clone.json("reports/cifake/metrics.json")["validation"]["accuracy"]
+    )
     assert len(run.data.tags["git_commit"].removesuffix("-dirty")) == 40
     assert "dvc_lock_sha256" in run.data.tags
 
 
 def test_dvc_shows_metrics_and_plots(clone: Clone) -> None:
     shown = json.loads(clone.run("dvc", "metrics", "show", "--json"))
-    metrics = shown[""]["data"]["reports/metrics.json"]["data"]
-    assert metrics == clone.json("reports/metrics.json")
+    metrics = shown[""]["data"]["reports/cifake/metrics.json"]["data"]
+    assert metrics == clone.json("reports/cifake/metrics.json")
     clone.run("dvc", "plots", "show", "--out", "build/dvc_plots")
     assert "training" in (clone.path / "build/dvc_plots/index.html").read_text(encoding="utf-8")
     for picture in ("roc", "precision_recall", "confusion", "reliability", "training"):
-        with Image.open(clone.path / f"reports/plots/{picture}.png") as image:
+        with Image.open(clone.path / f"reports/cifake/plots/{picture}.png") as image:
             assert image.width >= 400
 
 
@@ -72,8 +74,8 @@ def test_a_fresh_clone_rebuilds_without_training(clone: Clone, tmp_path: Path) -
     assert fresh.run("git", "status", "--porcelain") == ""
     assert "up to date" in fresh.run("dvc", "status")
     assert len(fresh.ledger()) == 1
-    digest = (fresh.path / "build/detector.onnx").read_bytes()
-    assert digest == (clone.path / "models/detector.onnx").read_bytes()
+    digest = (fresh.path / "build/model.onnx").read_bytes()
+    assert digest == (clone.path / "models/cifake/model.onnx").read_bytes()
 
 
 def test_own_photos_and_an_experiment(clone: Clone) -> None:
@@ -92,9 +94,9 @@ def test_own_photos_and_an_experiment(clone: Clone) -> None:
     late.unlink()
     clone.run("git", "restore", ".")
     clone.run("dvc", "exp", "run", "--name", "short", "-S", "train.epochs=1")
-    assert clone.json("reports/dataset.json")["own_photos"]["images"] == 60
-    assert clone.json("reports/metrics.json")["own_photos"]["images"] > 0
-    assert clone.json("reports/release.json")["decision"] == "skipped"
+    assert clone.json("reports/cifake/dataset.json")["own_photos"]["images"] == 60
+    assert clone.json("reports/cifake/metrics.json")["own_photos"]["images"] > 0
+    assert clone.json("reports/cifake/release.json")["decision"] == "skipped"
     assert len(clone.ledger()) == 1
     assert "short" in clone.run("dvc", "exp", "show", "--csv")
     assert "validation.accuracy" in clone.run("dvc", "metrics", "diff", "HEAD")

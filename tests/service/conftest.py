@@ -105,7 +105,7 @@ def read_answer(connection: socket.socket) -> httpx.Response:
 
 def released_model() -> Path:
     """Return the model file of the repository, or the one that MODEL_PATH names instead."""
-    return Path(os.environ.get("MODEL_PATH", ROOT / "models" / "detector.onnx"))
+    return Path(os.environ.get("MODEL_PATH", ROOT / "models" / "cifake" / "model.onnx"))
 
 
 def free_port() -> int:
@@ -202,7 +202,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model file."""
-    return tiny_model.build(tmp_path_factory.mktemp("tiny") / "detector.onnx")
+    return tiny_model.build(tmp_path_factory.mktemp("tiny") / "model.onnx")
 
 
 @pytest.fixture(scope="session")

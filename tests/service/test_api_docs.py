@@ -181,7 +181,7 @@ def test_the_alarms_figures_are_those_that_were_measured() -> None:
 
 def test_the_alarms_keep_their_promise() -> None:
     measured = json.loads((ROOT / "reports" / "drift_power.json").read_text(encoding="utf-8"))
-    card = json.loads((ROOT / "models" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((ROOT / "models" / "cifake" / "card.json").read_text(encoding="utf-8"))
     assert measured["model"] == card["version"], "a new release: python bench/drift.py measures it"
     rate = {(row["scenario"], row["n"]): row["alarm_rate"] for row in measured["rows"]}
     assert max(rate["unchanged", size] for size in (100, 200, 500, 2000)) <= 0.01

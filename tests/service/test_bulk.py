@@ -6,11 +6,11 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from stages.score import plan
-from stages.scorer import Scorer, part_name
 from tests.service.conftest import Server
 from tests.service.photos import BAD, GOOD
 from tests.service.signing import STRANGER, TRUSTED
+from tools.score.__main__ import plan
+from tools.score.scorer import Scorer, part_name
 
 GENERATED = ["trainedAlgorithmicMedia"]
 SIGNERS = {"trusted": TRUSTED, "stranger": STRANGER}

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from service import decision
-from service.decision import Thresholds, decide
+from service.models import decision
+from service.models.decision import Thresholds, decide
 from tests.service.tiny_model import CARD
 
 LIMITS = Thresholds(flag=0.8, clear=0.2)

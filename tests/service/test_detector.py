@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.card import ModelError, read_card
-from service.detector import Detector
-from service.images import RESIZES
-from service.served import load
+from service.http.state import start_worker
+from service.models.card import ModelError, read_card
+from service.models.detector import Detector
+from service.models.images import RESIZES
+from service.models.store import load
 from service.settings import Settings
-from service.worker import start_worker
 from tests.service import tiny_model
 from tests.service.conftest import ROOT
 
 
 def _print_card(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service.card", path], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "service.models.card", path], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
@@ -39,7 +39,7 @@ def test_the_command_prints_the_card(tiny: Path) -> None:
     "damage", ["missing", "empty", "truncated", "text", "foreign", "folder", "other_format", "no_limits"]
 )
 def test_a_file_that_is_no_detector_is_one_clear_line(tmp_path: Path, tiny: Path, damage: str) -> None:
-    path = tmp_path / "detector.onnx"
+    path = tmp_path / "model.onnx"
     data = tiny.read_bytes()
     match damage:
         case "empty":
@@ -72,7 +72,7 @@ def test_a_card_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> None:
     card = copy.deepcopy(tiny_model.CARD)
     card["input"]["height"] = 48
     with pytest.raises(ModelError, match="48x32"):
-        Detector(tiny_model.build(tmp_path / "detector.onnx", card))
+        Detector(tiny_model.build(tmp_path / "model.onnx", card))
 
 
 def test_photos_are_resized_as_the_card_says(tmp_path: Path, tiny: Path) -> None:
@@ -82,7 +82,7 @@ def test_photos_are_resized_as_the_card_says(tmp_path: Path, tiny: Path) -> None
     card = copy.deepcopy(tiny_model.CARD)
     card["input"]["resize"] = "crop-lanczos"
     with pytest.raises(ModelError, match="resized by 'crop-lanczos', and this code knows squash-bicubic"):
-        Detector(tiny_model.build(tmp_path / "detector.onnx", card))
+        Detector(tiny_model.build(tmp_path / "model.onnx", card))
 
 
 def test_alpha_must_be_calibrated(tiny: Path) -> None:
@@ -148,11 +148,11 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 import service.service
-from service.detector import Detector
-from service.images import RESIZES
-from service.served import load
+from service.models.detector import Detector
+from service.models.images import RESIZES
+from service.models.store import load
 from service.settings import Settings
-from service.worker import start_worker
+from service.http.state import start_worker
 Detector(sys.argv[1])
 assert not blocked & set(sys.modules), blocked & set(sys.modules)
 assert "scipy" not in sys.modules, "scipy makes the start slow"

@@ -27,12 +27,12 @@ from service.drift.comparison import (
     compare,
     report,
 )  # fmt: skip
-from service.drift.look import look
 from service.drift.references import MINIMUM as REFERENCE_MINIMUM
 from service.drift.references import BadReferenceError, Reference, References
 from service.drift.reports import Reports, is_name
 from service.drift.times import parse_time, span
-from service.prediction_log import PredictionLog
+from service.drift.window import look
+from service.log.prediction_log import PredictionLog
 from service.settings import ROOT
 from tests.service.test_prediction_log import row, wait_for
 
@@ -279,7 +279,7 @@ def test_what_is_no_time_range_is_refused(since: str | None, until: str | None) 
 @pytest.fixture
 def shop(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PredictionLog]:
     """A log with a week of predictions, a model with its reference, and the settings that name them."""
-    model = tmp_path / "model" / "detector.onnx"
+    model = tmp_path / "model" / "model.onnx"
     model.parent.mkdir()
     model.write_bytes(tiny.read_bytes())
     arrays: dict[str, Any] = columns.to_arrays(table(2000, 1))
@@ -348,7 +348,7 @@ def test_columns_that_are_not_in_all_rows_or_references_are_told(
 
 
 def test_a_reference_of_another_model_is_not_used(shop: PredictionLog, tmp_path: Path) -> None:
-    references = References(str(tmp_path / "drift"), tmp_path / "model" / "detector.onnx")
+    references = References(str(tmp_path / "drift"), tmp_path / "model" / "model.onnx")
     adopted = references.adopt(rows(600, 5), "0.0.1")
     assert references.current("0.0.1").name == adopted.name
     assert adopted.adopted is not None
@@ -401,9 +401,9 @@ def test_a_reference_of_series_says_that_it_will_alarm() -> None:
 
 def test_references_and_reports_may_lie_in_a_bucket(shop: PredictionLog, tmp_path: Path) -> None:
     url = "memory://bucket/drift"  # fsspec's own; s3:// and gs:// go the same way
-    references = References(url, tmp_path / "model" / "detector.onnx")
+    references = References(url, tmp_path / "model" / "model.onnx")
     name = references.adopt(rows(600, 5), "0.0.1").name
-    assert References(url, tmp_path / "model" / "detector.onnx").current("0.0.1").name == name
+    assert References(url, tmp_path / "model" / "model.onnx").current("0.0.1").name == name
     reports = Reports(url, 0)
     kept = reports.keep({"timestamp": look(rows(200, 3), {}, reference()).answer["timestamp"], "status": "ok"}, "page")
     assert Reports(url, 0).page(kept) == "page"

@@ -16,7 +16,7 @@ from PIL import ImageFilter
 
 from service import metrics
 from service.drift.monitor import BusyError, DriftMonitor
-from service.prediction_log import PredictionLog, now
+from service.log.prediction_log import PredictionLog, now
 from service.settings import Settings
 from tests.service.conftest import Server, is_ready, serving
 from tests.service.photos import encode, photo
@@ -156,7 +156,7 @@ def test_what_fails_is_counted_and_tried_again(
     running: Callable[[DriftMonitor], threading.Event],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    model = tmp_path / "model" / "detector.onnx"
+    model = tmp_path / "model" / "model.onnx"
     whole = model.read_bytes()
     model.unlink()
     before = metrics.DRIFT_ERRORS._value.get()

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from service.decision import Decision
-from service.detector import Detector
-from service.judgement import with_evidence
+from service.models.decision import Decision
+from service.models.detector import Detector
+from service.models.judgement import with_evidence
 from service.photo.credentials import Credential, Status
 from service.photo.manifests import Saying, Version
 from tests.service import marked

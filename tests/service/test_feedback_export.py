@@ -12,8 +12,8 @@ import pytest
 
 from client import Client
 from service.feedback import COLUMNS, disagreement, reviewed, slices
-from service.prediction_log import PredictionLog
-from stages.own_photos import own_photos
+from service.log.prediction_log import PredictionLog
+from stages.data.own_photos import own_photos
 from tests.service.conftest import ROOT, Server
 from tests.service.photos import encode, photo
 from tests.service.test_prediction_log import row, wait_for

@@ -15,7 +15,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
-from service.detector import Detector
+from service.models.detector import Detector
 from service.photo import decode
 from tests.service.conftest import ROOT, Server, read_answer
 from tests.service.photos import BAD, GOOD, encode, photo

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.serve
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_without_a_model_the_service_lives_and_says_so(tmp_path: Path, tiny: Path, damage: str) -> None:
-    path = tmp_path / "detector.onnx"
+    path = tmp_path / "model.onnx"
     if damage == "truncated":
         path.write_bytes(tiny.read_bytes()[:1000])
     with (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import images
+from service.models import images
 from service.photo import ImageError, decode
 from tests.service.photos import BAD, GOOD, encode, photo
 

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from starlette.types import Message
 
-from service.admission import Slots
-from service.errors import ApiError
+from service.http.errors import ApiError
+from service.http.uploads import Upload, Uploads
+from service.http.work_queue import Slots
 from service.settings import Settings
-from service.uploads import Upload, Uploads
 from tests.service.conftest import Server, is_ready, read_answer, serving
 from tests.service.photos import GOOD, encode, photo
 from tests.service.test_http import is_error

@@ -12,8 +12,8 @@ import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from service.middleware import Contract, new_request_id
-from service.patches import must_start, no_timers
+from service.http.middleware import Contract, new_request_id
+from service.http.patches import must_start, no_timers
 from service.settings import Settings
 
 

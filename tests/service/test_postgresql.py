@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
-from service.prediction_log import PredictionLog, now
+from service.log.prediction_log import PredictionLog, now
 from tests.service.conftest import Server, free_port, is_ready, serving
 from tests.service.photos import GOOD
 from tests.service.test_http import is_error

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from service import metrics, predict
-from service.detector import Detector, Scores
-from service.images import Uint8
+from service.http.state import Worker, start_worker
+from service.models.detector import Detector, Scores
+from service.models.images import Uint8
 from service.photo import Photo, decode
 from service.predict import OUR_FAULT, predict_many, predict_one
 from service.settings import Settings
-from service.worker import Worker, start_worker
 from tests.service.photos import GOOD, encode, photo, with_chunk
 from tests.service.tiny_model import CARD, build
 
@@ -84,7 +84,7 @@ def test_a_lossless_jpeg_is_answered_among_others(worker: Worker) -> None:
 
 def test_a_mark_sends_to_a_person_where_that_is_asked(tmp_path: Path) -> None:
     card = CARD | {"domain": CARD["domain"] | {"threshold": 1000.0}}
-    model = build(tmp_path / "detector.onnx", card)
+    model = build(tmp_path / "model.onnx", card)
     said = {}
     for marks in ("show", "review"):
         log = f"sqlite:///{tmp_path / marks}.db"

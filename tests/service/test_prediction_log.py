@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import images
-from service.middleware import new_request_id
-from service.prediction_log import PREDICTIONS, PredictionLog
+from service.http.middleware import new_request_id
+from service.log.prediction_log import PREDICTIONS, PredictionLog
+from service.models import images
 
 
 def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, Any]:

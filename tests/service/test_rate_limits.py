@@ -16,8 +16,8 @@ from limits import parse
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
-from service import rate_limits
-from service.rate_limits import WorkersMemory
+from service.http import rate_limits
+from service.http.rate_limits import WorkersMemory
 from tests.service.conftest import Server, is_ready, serving
 from tests.service.photos import GOOD
 from tests.service.test_http import is_error

@@ -63,7 +63,7 @@ def model(server: Server) -> dict[str, Any]:
 def test_a_new_model_and_the_way_back_cost_no_request(tmp_path: Path) -> None:
     first, second = tiny_model.release(tmp_path / "1.0.0", "1.0.0"), tiny_model.release(tmp_path / "2.0.0", "2.0.0")
     point(tmp_path / "current", first)
-    path = tmp_path / "current" / "detector.onnx"
+    path = tmp_path / "current" / "model.onnx"
     with serving(tmp_path, is_ready, MODEL_PATH=str(path)) as server:
         with load(server.url) as answers:
             wait_for(lambda: answers[200, "1.0.0"] > 50)
@@ -85,7 +85,7 @@ def test_a_new_model_and_the_way_back_cost_no_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["truncated", "other_card", "gone"])
 def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) -> None:
     folder = tiny_model.release(tmp_path / "release", "1.0.0")
-    path = folder / "detector.onnx"
+    path = folder / "model.onnx"
     with serving(tmp_path, is_ready, MODEL_PATH=str(path)) as server:
         time.sleep(5)  # the second worker may still be on its way to the file
         whole = path.read_bytes()
@@ -108,7 +108,7 @@ def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) ->
 
 
 def test_a_service_without_a_model_takes_the_first_that_comes(tmp_path: Path) -> None:
-    path = tmp_path / "release" / "detector.onnx"
+    path = tmp_path / "release" / "model.onnx"
     with serving(tmp_path, lambda answer: answer.status_code == 503, MODEL_PATH=str(path)) as server:
         tiny_model.release(tmp_path / "release", "1.0.0")
         wait_for(lambda: versions(server.url) == {"1.0.0"})

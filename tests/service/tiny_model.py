@@ -1,6 +1,6 @@
-"""A tiny, deterministic model file that honours the contract of models/detector.onnx.
+"""A tiny, deterministic model file that honours the contract of models/cifake/model.onnx.
 
-python tests/service/tiny_model.py detector.onnx
+python tests/service/tiny_model.py model.onnx
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def build(path: Path, card: dict[str, Any] | None = None, **metadata: str) -> Pa
 def release(folder: Path, version: str) -> Path:
     """Write the model with its card.json; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = build(folder / "detector.onnx", CARD | {"version": version}).read_bytes()
+    data = build(folder / "model.onnx", CARD | {"version": version}).read_bytes()
     card = {
         "version": version,
         "sha256": hashlib.sha256(data).hexdigest(),

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from service.detector import Detector
-from service.images import statistics
-from stages import robustness as changes
-from stages.data import ImageSet, save_images
-from stages.domain import drawing_score, whitened
-from stages.drawings import KINDS, OUTLIERS, outliers
-from stages.exported import STEPS as TEXTURE_STEPS
-from stages.exported import texture
-from stages.faithfulness import STEPS, faithfulness
-from stages.metrics import flag_bound, worth
-from stages.robustness import CHANGES, robustness
-from stages.scoring import figures_of, score
-from stages.slicing import CLASSES, cifar_classes, slice_figures
-from stages.synthetic import synthetic_images
+from service.models.detector import Detector
+from service.models.images import statistics
+from stages.data.image_sets import ImageSet, save_images
+from stages.data.synthetic import synthetic_images
+from stages.evaluation import robustness as changes
+from stages.evaluation.explanation import STEPS, faithfulness
+from stages.evaluation.figures import flag_bound, worth
+from stages.evaluation.robustness import CHANGES, robustness
+from stages.evaluation.scoring import figures_of, score
+from stages.evaluation.slices import CLASSES, cifar_classes, slice_figures
+from stages.exporting.inference_graph import STEPS as TEXTURE_STEPS
+from stages.exporting.inference_graph import texture
+from stages.exporting.ood_pictures import KINDS, OUTLIERS, outliers
+from stages.exporting.ood_statistics import drawing_score, whitened
 from tests.service import tiny_model
 from tests.stages.conftest import Workspace
 
@@ -34,7 +34,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """A tiny model file that is known by heart; all photos are in its domain."""
     card = json.loads(json.dumps(tiny_model.CARD))
     card["domain"]["threshold"] = 1e9
-    return Detector(tiny_model.build(tmp_path_factory.mktemp("tiny") / "detector.onnx", card))
+    return Detector(tiny_model.build(tmp_path_factory.mktemp("tiny") / "model.onnx", card))
 
 
 @pytest.fixture(scope="module")

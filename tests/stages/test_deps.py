@@ -14,7 +14,7 @@ ROOTS = {f"{package}/__init__.py" for package in FIRST_PARTY}  # they are in eve
 
 
 def module_file(name: str) -> str | None:
-    """Return the file of a module such as `stages.data`, or None where there is no such module here."""
+    """Return the file of a module such as `stages.data.image_sets`, or None where there is no such module here."""
     path = name.replace(".", "/")
     return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (REPO / file).is_file()), None)
 

@@ -11,15 +11,15 @@ import onnx
 import pytest
 import torch
 
-from service.detector import Detector
-from service.images import RESIZES, resize
-from stages.calibration import above, conformal_threshold
+from service.models.detector import Detector
+from service.models.images import RESIZES, resize
 from stages.common import StageError, sha256_file
-from stages.exported import Exported
-from stages.metrics import calibration_error, figures
-from stages.model import load_checkpoint
-from stages.scoring import open_detector
-from stages.synthetic import synthetic_images
+from stages.data.synthetic import synthetic_images
+from stages.evaluation.figures import calibration_error, figures
+from stages.evaluation.scoring import open_detector
+from stages.exporting.calibration import above, conformal_threshold
+from stages.exporting.inference_graph import Exported
+from stages.training.model import load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -27,8 +27,8 @@ REPO = Path(__file__).resolve().parents[2]
 def models(trained) -> dict[str, tuple[Path, Path]]:
     """The tiny model of these tests, and the released one."""
     return {
-        "tiny": (trained.path / "build/detector.onnx", trained.path / "models/checkpoint.safetensors"),
-        "released": (REPO / "models/detector.onnx", REPO / "models/checkpoint.safetensors"),
+        "tiny": (trained.path / "build/model.onnx", trained.path / "models/cifake/checkpoint.safetensors"),
+        "released": (REPO / "models/cifake/model.onnx", REPO / "models/cifake/checkpoint.safetensors"),
     }
 
 
@@ -71,15 +71,15 @@ def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
 def test_the_same_inputs_give_the_same_bytes(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/detector.onnx")
+    before = sha256_file("build/model.onnx")
     assert (result := workspace.run("export")).returncode == 0, result.stderr
-    assert sha256_file("build/detector.onnx") == before
+    assert sha256_file("build/model.onnx") == before
 
 
 def test_the_file_says_what_it_is(trained) -> None:
     file, checkpoint = models(trained)["tiny"]
     printed = subprocess.run(
-        [sys.executable, "-m", "service.card", str(file)], cwd=REPO, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "service.models.card", str(file)], cwd=REPO, capture_output=True, text=True, check=True
     )
     card = json.loads(printed.stdout)
     assert card["version"] == "1.0.0"
@@ -102,7 +102,7 @@ def test_no_path_of_the_building_machine_is_in_the_file(trained) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
 def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "detector.onnx"
+    path = tmp_path / "model.onnx"
     if damage != "missing":
         whole = models(trained)["tiny"][0].read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"\x89PNG no model")
@@ -115,11 +115,11 @@ def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) 
 def test_export_without_a_sound_checkpoint_leaves_the_earlier_file(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/detector.onnx")
-    checkpoint = Path("models/checkpoint.safetensors")
+    before = sha256_file("build/model.onnx")
+    checkpoint = Path("models/cifake/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
     workspace.refuses("export", "checkpoint.safetensors", "restore it from git")
-    assert sha256_file("build/detector.onnx") == before
+    assert sha256_file("build/model.onnx") == before
 
 
 def test_the_conformal_threshold_keeps_its_promise() -> None:

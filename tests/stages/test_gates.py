@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.gates import Gates, Measured, refusals
+from stages.evaluation.gates import Gates, Measured, refusals
 from stages.release import ReleaseParams
 from tests.stages.conftest import ANYTHING_PASSES
 
@@ -126,7 +126,7 @@ def test_the_validation_figures_in_git_pass() -> None:
     metrics, assessment = (
         json.loads((REPO / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
     )
-    card = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
     if metrics["validation"] != card["validation"]:
         pytest.skip("reports/ are of another candidate than models/")
     params = ReleaseParams.model_validate(yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"])

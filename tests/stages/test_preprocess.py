@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images import resize
+from service.models.images import resize
 from service.photo import decode
 from stages.common import StageError
-from stages.data import ImageSet, load_images, row_digests
-from stages.inbox import check_import
-from stages.own_photos import own_photos
+from stages.data.image_sets import ImageSet, load_images, row_digests
+from stages.data.inbox import check_import
+from stages.data.own_photos import own_photos
+from stages.data.splits import clean, split_by_hash
 from stages.preprocess import PARTS
-from stages.splits import clean, split_by_hash
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
 
@@ -58,7 +58,7 @@ def test_the_synthetic_splits_do_not_overlap(prepared) -> None:
     assert sum(map(len, seen)) == len(set.union(*seen))
     assert parts["test"].flags["leaked"].sum() == 1
     assert parts["test"].flags["duplicate"].sum() == 1
-    report = json.loads((prepared.path / "reports/dataset.json").read_text(encoding="utf-8"))
+    report = json.loads((prepared.path / "reports/cifake/dataset.json").read_text(encoding="utf-8"))
     assert report["splits"]["train"]["images"] == len(parts["train"])
 
 
@@ -81,7 +81,7 @@ def inbox(workspace) -> Path:
 def test_own_photos_join_every_split_and_groups_never_straddle(workspace, inbox: Path) -> None:
     workspace.params(preprocess={"own_photos_min": 40, "own_test_share": 0.3, "validation_share": 0.2})
     assert (result := workspace.run("preprocess")).returncode == 0, result.stderr
-    report = json.loads(Path("reports/dataset.json").read_text(encoding="utf-8"))
+    report = json.loads(Path("reports/cifake/dataset.json").read_text(encoding="utf-8"))
     assert report["own_photos"]["images"] == 40
     assert report["geometry"] == {"min_width": 32, "max_width": 80, "min_height": 32, "max_height": 60}
     sets = {part: load_images(f"build/dataset/{part}.safetensors") for part in PARTS}
@@ -120,7 +120,7 @@ def test_copies_of_own_photos_count_once(inbox: Path) -> None:
 
 def test_bad_own_photos_end_in_one_line_and_leave_the_splits(workspace, inbox: Path) -> None:
     assert workspace.run("preprocess").returncode == 0
-    earlier = {p: p.read_bytes() for p in [*Path("build/dataset").iterdir(), Path("reports/dataset.json")]}
+    earlier = {p: p.read_bytes() for p in [*Path("build/dataset").iterdir(), Path("reports/cifake/dataset.json")]}
 
     (inbox / "real/broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     workspace.refuses("preprocess", "broken.jpg", "truncated or corrupt", "photos/")

@@ -7,14 +7,14 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from stages import registry
 from stages.common import StageError, sha256_file
 from tests.service import tiny_model
+from tools import registry
 
 NAME = "ai-product-photo-detector"
 
 
-def release(version: str, folder: Path = Path("models")) -> None:
+def release(version: str, folder: Path = Path("models/cifake")) -> None:
     """Write a release of a tiny model."""
     shutil.rmtree(folder, ignore_errors=True)
     tiny_model.release(folder, version)
@@ -35,7 +35,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClie
 
 def served(to: Path) -> str:
     version: str = json.loads((to / "current/card.json").read_text())["version"]
-    assert (to / "current/detector.onnx").is_file()
+    assert (to / "current/model.onnx").is_file()
     assert (to / "current/plots/roc.png").is_file()
     return version
 
@@ -68,26 +68,26 @@ def test_promote_and_roll_back(client: mlflow.MlflowClient) -> None:
     assert sorted(path.name for path in to.iterdir()) == ["1.0.0", "current"]
     with pytest.raises(StageError, match=r"version 9\.9\.9 is not registered; these are: 1\.0\.0, 1\.1\.0"):
         registry.promote("9.9.9", to)
-    registry.register(Path("models"))
+    registry.register(Path("models/cifake"))
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 2  # once each
 
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_refused(client: mlflow.MlflowClient) -> None:
     release("1.0.0")
-    registry.register(Path("models"))
+    registry.register(Path("models/cifake"))
     card = tiny_model.CARD | {"version": "1.0.0", "license": "another"}
-    tiny_model.build(Path("models/detector.onnx"), card)
+    tiny_model.build(Path("models/cifake/model.onnx"), card)
     with pytest.raises(StageError, match=r"is not the file that models/card\.json was written for"):
         registry.promote(None, Path("deploy"))
     release("1.0.0")
-    tiny_model.build(Path("models/detector.onnx"), card)
-    said = json.loads(Path("models/card.json").read_text())
-    said["sha256"] = sha256_file("models/detector.onnx")
-    Path("models/card.json").write_text(json.dumps(said))
+    tiny_model.build(Path("models/cifake/model.onnx"), card)
+    said = json.loads(Path("models/cifake/card.json").read_text())
+    said["sha256"] = sha256_file("models/cifake/model.onnx")
+    Path("models/cifake/card.json").write_text(json.dumps(said))
     with pytest.raises(StageError, match=r"another file is registered as version 1\.0\.0"):
         registry.promote(None, Path("deploy"))
-    Path("models/reference.npz").unlink()
+    Path("models/cifake/reference.npz").unlink()
     with pytest.raises(StageError, match=r"reference\.npz is missing"):
         registry.promote(None, Path("deploy"))
     assert not Path("deploy").exists()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from service.detector import Detector
+from service.models.detector import Detector
 from stages.common import sha256_file
 from stages.release import LEDGER
 from tests.service.conftest import await_answer, free_port
@@ -34,24 +34,24 @@ def files_of(folder: str) -> dict[Path, bytes]:
 
 
 def decision() -> str:
-    return json.loads(Path("reports/release.json").read_text(encoding="utf-8"))["decision"]
+    return json.loads(Path("reports/cifake/release.json").read_text(encoding="utf-8"))["decision"]
 
 
 @pytest.mark.slow
 def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) -> None:
     assert (result := candidate.run("release")).returncode == 0, result.stderr
     assert decision() == "released"
-    card = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
+    card = json.loads(Path("models/cifake/card.json").read_text(encoding="utf-8"))
     assert card["metrics"]["test"]["images"] == 80
     assert card["metrics"]["test_without_duplicates_and_leaks"]["images"] == 78
-    assert card["model"] == Detector("models/detector.onnx").card
+    assert card["model"] == Detector("models/cifake/model.onnx").card
     released = files_of("models")
     assert {"robustness.png", "deletion_insertion.png", "reliability.png"} <= {path.name for path in released}
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
 
-    report = Path("reports/release.json").read_text(encoding="utf-8")
+    report = Path("reports/cifake/release.json").read_text(encoding="utf-8")
     assert "is the released model" in candidate.run("release").stdout
-    assert Path("reports/release.json").read_text(encoding="utf-8") == report
+    assert Path("reports/cifake/release.json").read_text(encoding="utf-8") == report
 
     # An experiment that ends after the release joins the card; one of another training does not.
     train = card["model"]["params"]["train"]
@@ -59,14 +59,14 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
         seeds = {"train": seed_params, "seeds": {"0": {}}, "summary": {}}  # as bench/seeds.py writes it
         Path("reports/seeds.json").write_text(json.dumps(seeds), encoding="utf-8")
         assert candidate.run("release").returncode == 0
-        with_seeds = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
+        with_seeds = json.loads(Path("models/cifake/card.json").read_text(encoding="utf-8"))
         assert ("seeds" in with_seeds["experiments"]) == joins
     assert with_seeds | {"experiments": {}} == card
     # A statistic that was added since joins the released model's reference: it needs no test.
     with np.load("build/reference.npz") as stored:
         np.savez("build/reference.npz", **stored, colourfulness=stored["contrast"])
     assert candidate.run("release").returncode == 0
-    with np.load("models/reference.npz") as stored:
+    with np.load("models/cifake/reference.npz") as stored:
         assert "colourfulness" in stored.files
     assert len(LEDGER.read_text(encoding="utf-8").splitlines()) == 1
     released = files_of("models")
@@ -109,14 +109,14 @@ def test_large_photos_pass_the_gate_and_join_the_card(candidate, tmp_path: Path)
     folder.mkdir()
     Image.new("RGB", (800, 600), "white").save(folder / "white.jpg")
     candidate.params(release={"max_outside_flagged": 0})
-    assessment = json.loads(Path("reports/assessment.json").read_text(encoding="utf-8"))
+    assessment = json.loads(Path("reports/cifake/assessment.json").read_text(encoding="utf-8"))
     for ways in assessment["outside"].values():
         for row in ways.values():
             row["flagged"] = 0
-    Path("reports/assessment.json").write_text(json.dumps(assessment), encoding="utf-8")
+    Path("reports/cifake/assessment.json").write_text(json.dumps(assessment), encoding="utf-8")
     result = candidate.run("release", LARGE_PHOTOS=str(folder))
     assert result.returncode == 0, result.stderr
-    card = json.loads(Path("models/card.json").read_text(encoding="utf-8"))
+    card = json.loads(Path("models/cifake/card.json").read_text(encoding="utf-8"))
     assert card["assessment"]["outside"]["large_photos"]["images"] == 1
 
 
@@ -134,7 +134,7 @@ def test_evaluate_never_opens_test(candidate) -> None:
     Path("build/dataset/test.safetensors").unlink()
     assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
     candidate.refuses("release", "test.safetensors is missing")
-    assert not Path("models/card.json").exists()
+    assert not Path("models/cifake/card.json").exists()
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_release_is_challenger_in_the_registry(candidate, tmp_path_factory) ->
         assert (result := candidate.run("release", MLFLOW_TRACKING_URI=url)).returncode == 0, result.stderr
         challenger = mlflow.MlflowClient(url).get_model_version_by_alias("ai-product-photo-detector", "challenger")
         assert str(challenger.version) == "1"
-        assert challenger.tags["sha256"] == sha256_file("models/detector.onnx")
+        assert challenger.tags["sha256"] == sha256_file("models/cifake/model.onnx")
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()

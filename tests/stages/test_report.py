@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from stages.model_card import model_card
-from stages.report import with_figures
+from tools.report.__main__ import with_figures
+from tools.report.model_card import model_card
 
 REPO = Path(__file__).resolve().parents[2]
-CARD: dict[str, Any] = json.loads((REPO / "models/card.json").read_text(encoding="utf-8"))
+CARD: dict[str, Any] = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
 LARGE = {"images": 1068, "embedding_alone_in_domain": 0.99, "embedding_in_domain": 0.74, "geometry_in_domain": 0.0,
          "in_domain": 0.0, "called_ai_generated": 0.38, "flagged": 3, "cleared": 4}  # fmt: skip
 OWN = {"images": 198, "accuracy": 0.974747, "auc": 1.0, "ece": 0.026173}

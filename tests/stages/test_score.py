@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.catalogue import survey
 from stages.common import StageError
-from stages.score import main, plan, score
-from stages.scorer import Scorer, part_name
 from tests.service import tiny_model
 from tests.service.conftest import free_port
 from tests.service.photos import BAD, GOOD, encode, photo
+from tools.score.__main__ import main, plan, score
+from tools.score.catalogue import survey
+from tools.score.scorer import Scorer, part_name
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's file."""
-    return tiny_model.release(tmp_path_factory.mktemp("model"), "1.0.0") / "detector.onnx"
+    return tiny_model.release(tmp_path_factory.mktemp("model"), "1.0.0") / "model.onnx"
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def photos(tmp_path: Path) -> Path:
 
 def start(source: object, out: Path, model: Path, *options: str) -> subprocess.Popen[str]:
     """Start the command as a user does."""
-    command = [sys.executable, "-m", "stages.score", str(source), str(out), "--model", str(model), *options]
+    command = [sys.executable, "-m", "tools.score", str(source), str(out), "--model", str(model), *options]
     return subprocess.Popen(
         command, cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -143,7 +143,7 @@ def test_a_run_goes_on_only_with_the_same(photos: Path, model: Path, tmp_path: P
     settled(str(photos), out, model)
     (photos / "new.jpg").write_bytes(GOOD["jpeg"])
     assert len(settled(str(photos), out, model)) == 44  # what was listed first stays the catalogue
-    other = tiny_model.release(tmp_path / "other", "2.0.0") / "detector.onnx"
+    other = tiny_model.release(tmp_path / "other", "2.0.0") / "model.onnx"
     changes = {"alpha": {"alpha": 0.05}, "ai_prior": {"ai_prior": 0.1}, "model_sha256": {"model": other}}
     for what, changed in changes.items():
         options = {"model": model} | changed
@@ -197,7 +197,9 @@ def test_whom_to_trust_is_checked_first(
 ) -> None:
     text, out = photos / "README.txt", photos.parent / "out"
     text.write_text("no list")
-    monkeypatch.setattr(sys, "argv", ["stages.score", str(photos), str(out), "--model", str(model), option, str(text)])
+    monkeypatch.setattr(
+        sys, "argv", ["tools.score.__main__", str(photos), str(out), "--model", str(model), option, str(text)]
+    )
     with pytest.raises(StageError, match=f"{option} {text}: {message}"):
         main()
     assert not (out / "_plan.json").exists()

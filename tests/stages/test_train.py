@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stages.augment import Augment, augment
 from stages.common import StageError, only_one
-from stages.data import ImageSet
-from stages.model import build, load_checkpoint, save_checkpoint
-from stages.synthetic import synthetic_images
+from stages.data.image_sets import ImageSet
+from stages.data.synthetic import synthetic_images
 from stages.train import TrainParams, train
+from stages.training.augment import Augment, augment
+from stages.training.model import build, load_checkpoint, save_checkpoint
 from tests.service.conftest import free_port
 
 
@@ -92,11 +92,13 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not Path("models/checkpoint.safetensors").exists()
+    assert not Path("models/cifake/checkpoint.safetensors").exists()
     result = workspace.run("train")
     assert result.returncode == 0, result.stderr
     assert "going on after epoch" in result.stdout
-    epochs = [line.split(",")[0] for line in Path("reports/training.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    epochs = [
+        line.split(",")[0] for line in Path("reports/cifake/training.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert epochs == [str(n) for n in range(1, 9)]
     assert not state.exists()
 
@@ -113,7 +115,7 @@ def test_two_processes_train_one_model_alike_and_go_on_after_a_kill(trained, wor
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def curves() -> list[str]:
-        return Path("reports/training.csv").read_text(encoding="utf-8").splitlines()
+        return Path("reports/cifake/training.csv").read_text(encoding="utf-8").splitlines()
 
     workspace.params(train=params | {"batch_size": 33})
     process = start()
@@ -203,12 +205,12 @@ def test_one_class_only_is_refused(tmp_path: Path, params) -> None:
 def test_a_refused_run_leaves_the_earlier_checkpoint(trained, workspace) -> None:
     for folder in ("build", "models", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    earlier = Path("models/checkpoint.safetensors").read_bytes()
+    earlier = Path("models/cifake/checkpoint.safetensors").read_bytes()
     workspace.params(train={"backbone": "resnet81"})
     workspace.refuses("train", "resnet81")
     workspace.params(train={"epochs": 0})
     workspace.refuses("train", "train.epochs = 0")
-    assert Path("models/checkpoint.safetensors").read_bytes() == earlier
+    assert Path("models/cifake/checkpoint.safetensors").read_bytes() == earlier
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_b0", "convnext_atto", "mobilenetv4_conv_small", "resnet18"])
@@ -223,7 +225,7 @@ def test_other_backbones_and_sizes_need_no_code(tmp_path: Path, backbone: str) -
 
 
 def test_a_truncated_or_foreign_checkpoint_is_one_line(tmp_path: Path, trained) -> None:
-    whole = (trained.path / "models/checkpoint.safetensors").read_bytes()
+    whole = (trained.path / "models/cifake/checkpoint.safetensors").read_bytes()
     for name, data in {"truncated": whole[:-100], "foreign": b"PK\x03\x04 a zip", "empty": b""}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(StageError, match="restore it from git"):

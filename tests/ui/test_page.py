@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from stages.synthetic import synthetic_images
+from stages.data.synthetic import synthetic_images
 from tests.service.conftest import ROOT, START_SECONDS, Server, free_port, is_ready, serving
 from tests.service.photos import encode, photo
 from tests.service.signing import STRANGER, TRUSTED, tampered

@@ -1,0 +1,1 @@
+"""The HTTP face: what holds for every request, and the routes."""

@@ -1,0 +1,60 @@
+"""Three things that BentoML and uvicorn have no setting for: one method each, and a test each that sees it change."""
+
+import logging
+from functools import partialmethod
+
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
+from starlette.datastructures import MutableHeaders
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service import metrics
+from service.http.errors import error_answer
+from service.http.middleware import HEADERS, new_request_id
+from service.http.request_log import log_request
+
+_DETAIL = "this is no valid HTTP request: check its method, path, headers and length"
+
+
+def no_timers() -> None:
+    """Turn BentoML's timeout off.
+
+    Its 504 has another shape than our errors, and it keeps a timer, with all that the request referred to, for every
+    request until the timeout is over, answered or not: hundreds of megabytes under load. Every wait of ours ends by
+    itself: `uploads.py` the body's, `admission.py` the queue's, `prediction_log.py` the database's.
+    """
+    TimeoutMiddleware.__call__ = _straight_on  # type: ignore[method-assign]
+
+
+def must_start() -> None:
+    """Have uvicorn end a worker whose start fails, so that BentoML starts another.
+
+    Left to itself, uvicorn takes an exception there for an application that needs no start, and the worker answers
+    500 for the rest of its life.
+    """
+    Config.__init__ = partialmethod(Config.__init__, lifespan="on")  # type: ignore[assignment, method-assign]
+
+
+def shape_malformed() -> None:
+    """Have uvicorn answer what is no HTTP request as the contract says, and print one line about each.
+
+    It answers by itself, before there is a request that middleware could see.
+    """
+    HttpToolsProtocol.send_400_response = _refuse  # type: ignore[method-assign]
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
+
+
+async def _straight_on(self: TimeoutMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    await self.app(scope, receive, send)
+
+
+def _refuse(self: HttpToolsProtocol, msg: str) -> None:  # noqa: ARG001 - uvicorn's reason is always the same
+    request_id = new_request_id()
+    answer = error_answer({"state": {"request_id": request_id, "log": {}}}, 400, "bad_request", _DETAIL)
+    headers = MutableHeaders(headers={**HEADERS, **answer.headers, "X-Request-ID": request_id, "Connection": "close"})
+    lines = [name + b": " + value + b"\r\n" for name, value in headers.raw]
+    self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", answer.body]))
+    self.transport.close()
+    metrics.REQUESTS.labels("other", "other", "400").inc()
+    log_request(request_id=request_id, status=400, client=self.client[0] if self.client else None, error="bad_request")

@@ -1,0 +1,32 @@
+"""What moderators say of earlier answers."""
+
+from fastapi import APIRouter, Depends, Request
+
+from service import metrics, schemas
+from service.http.openapi import errors
+from service.http.routes.common import RequestId, WorkerOf, ask_log, body_of, find_prediction
+from service.models.decision import Prediction
+
+router = APIRouter(
+    dependencies=[Depends(body_of(frozenset({"application/json"}), "send application/json"))],
+    responses=errors(404, 408, 413, 415, 422, 503),
+    tags=["feedback"],
+)
+
+
+@router.post("/feedback")
+async def post_feedback(
+    request: Request, worker: WorkerOf, request_id: RequestId, verdict: schemas.FeedbackRequest
+) -> schemas.FeedbackResponse:
+    """Keep what a moderator says of an earlier answer; said again, the newest counts."""
+    prediction: Prediction = (await find_prediction(worker, verdict.request_id))["prediction"]
+    key: str | None = getattr(request.state, "api_key", None)
+    await ask_log(worker, lambda: worker.log.add_feedback(verdict.request_id, verdict.label, key))
+    metrics.FEEDBACK.labels(prediction, verdict.label).inc()
+    return schemas.FeedbackResponse(
+        prediction_id=verdict.request_id,
+        prediction=prediction,
+        label=verdict.label,
+        agrees=prediction == verdict.label,
+        request_id=request_id,
+    )

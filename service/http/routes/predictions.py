@@ -1,0 +1,78 @@
+"""Is this photo real or AI-generated? One, several, and why."""
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Request, UploadFile
+
+from service import schemas
+from service.http.errors import ApiError
+from service.http.openapi import errors
+from service.http.routes.common import RequestId, WorkerOf, body_of
+from service.models.heatmap import overlay
+from service.predict import clean_name, predict_many, predict_one
+
+_FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
+
+
+async def _the_file(request: Request, file: Annotated[UploadFile, File(description="one photo")]) -> bytes:
+    """Return the one file of the form."""
+    form = await request.form()  # parsed already; FastAPI alone would take the last of several
+    if len(form.getlist("file")) != 1:
+        raise ApiError(422, "validation_error", "file: send one file; /predict/batch takes several")
+    return await file.read()
+
+
+TheFile = Annotated[bytes, Depends(_the_file)]
+
+router = APIRouter(
+    dependencies=[Depends(body_of(_FORMS, "send the photo as multipart/form-data"))],
+    responses=errors(408, 413, 415, 422, 429, 503),
+    tags=["predictions"],
+)
+
+
+@router.post("/predict")
+async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
+    """Is this photo real or AI-generated?"""
+    detector = worker.detector()
+    answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, detector, worker))
+    request.state.log |= _logged(answer)
+    return answer
+
+
+@router.post("/predict/explain")
+async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
+    """As `/predict`, and which places of the photo speak for it."""
+    detector = worker.detector()
+
+    def work() -> schemas.ExplainResponse:
+        answer, image, heatmap = predict_one(data, request_id, detector, worker)
+        picture = base64.b64encode(overlay(image, heatmap)).decode()
+        return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
+
+    answer = await worker.slots.run(work)
+    request.state.log |= _logged(answer)
+    return answer
+
+
+@router.post("/predict/batch")
+async def predict_batch(
+    request: Request,
+    worker: WorkerOf,
+    request_id: RequestId,
+    files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
+) -> schemas.BatchResponse:
+    """As `/predict` for several photos; a bad one is an error on its own item."""
+    detector = worker.detector()
+    most = worker.settings.max_batch_images
+    if len(files) > most:
+        raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
+    batch = [(clean_name(file.filename), await file.read()) for file in files]
+    answer = await worker.slots.run(lambda: predict_many(batch, request_id, detector, worker), weight=len(batch))
+    request.state.log |= {"photos": answer.total, "failed": answer.failed, "model_version": answer.model_version}
+    return answer
+
+
+def _logged(answer: schemas.PredictResponse) -> dict[str, str]:
+    return {"prediction": answer.prediction, "decision": answer.decision, "model_version": answer.model_version}

@@ -1,0 +1,151 @@
+"""Bodies on their way in: how large, how slow and how many at a time."""
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope
+
+from service import metrics
+from service.http.errors import ApiError, too_busy
+from service.settings import FORM_OVERHEAD, Settings
+
+_JSON_BYTES = 64 * 1024  # of a body that holds no photo
+_DRAIN_SECONDS = 10.0  # for bodies that are on their way when the service is told to end
+_LINGER_SECONDS = 5.0  # for a refused client to stop sending: a connection closed on unread bytes loses the answer
+
+
+class Uploads:
+    """All bodies that one worker receives."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.seconds = settings.upload_seconds
+        self.waiting: set[asyncio.Timeout] = set()
+        self._most = settings.max_buffered_bytes
+        self._buffered = 0
+        self._end: float | None = None
+        photo = settings.max_file_bytes + FORM_OVERHEAD
+        self._limits = {
+            "/predict": photo,
+            "/predict/explain": photo,
+            "/predict/batch": settings.max_batch_bytes + FORM_OVERHEAD,
+        }
+
+    def limit(self, path: str) -> int:
+        """Return how many bytes a body for this path may have."""
+        return self._limits.get(path, _JSON_BYTES)
+
+    def take(self, count: int) -> None:
+        """Account for bytes that arrived; negative where they are gone again.
+
+        Raises:
+            ApiError: 503, the worker holds too many.
+        """
+        self._buffered += count
+        if count > 0 and self._buffered > self._most:
+            metrics.SHED.labels("buffered_bytes").inc()
+            raise too_busy("too many bodies are arriving")
+
+    def deadline(self) -> float:
+        """Return when a body that starts now must be here, on the event loop's clock."""
+        when = asyncio.get_running_loop().time() + self.seconds
+        return when if self._end is None else min(when, self._end)
+
+    @property
+    def draining(self) -> bool:
+        """Tell whether the service was told to end."""
+        return self._end is not None
+
+    def drain(self) -> None:
+        """Give the bodies that are on their way a last time to arrive."""
+        self._end = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+        for timeout in self.waiting:
+            if not timeout.expired():
+                timeout.reschedule(min(timeout.when() or self._end, self._end))
+
+
+class Upload:
+    """One request's body.
+
+    Attributes:
+        received: bytes so far.
+        complete: all of it is here.
+        gone: the client left before that.
+    """
+
+    def __init__(self, uploads: Uploads, scope: Scope, receive: Receive) -> None:
+        self._uploads = uploads
+        self._receive = receive
+        self._limit = uploads.limit(scope["path"])
+        self._deadline = uploads.deadline()
+        self._late = False
+        self._kept = 0
+        headers = Headers(scope=scope)
+        self._encoding = headers.get("content-encoding", "identity").strip().lower()
+        self._length = int(headers.get("content-length", "0"))  # the HTTP server lets digits alone through
+        self.received = 0
+        self.complete = self._length == 0 and "transfer-encoding" not in headers
+        self.gone = False
+
+    def check(self) -> None:
+        """Refuse by its headers what would be refused later.
+
+        Raises:
+            ApiError: 413 too large, 415 encoded.
+        """
+        if self._encoding != "identity":
+            raise ApiError(415, "unsupported_media_type", "send the body without Content-Encoding")
+        if self._length > self._limit:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """Return the next part.
+
+        Raises:
+            ApiError: 408 too slow, 413 too large, 503 the worker holds too many bytes.
+        """
+        message = await self._next()
+        size = len(message.get("body", b""))
+        self.received += size
+        if self.received > self._limit:
+            raise self._too_large()
+        self._kept += size
+        self._uploads.take(size)
+        return message
+
+    async def discard(self) -> None:
+        """Throw away what still arrives, for a moment, so that the client reads its answer first."""
+        if self._late or self._uploads.draining:
+            return
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time() + _LINGER_SECONDS)
+        try:
+            while not self.complete and not self.gone:
+                await self._next()
+        except ApiError:
+            pass  # its time is over
+
+    def close(self) -> None:
+        """Forget the bytes, once they are answered."""
+        self._uploads.take(-self._kept)
+        self._kept = 0
+
+    async def _next(self) -> Message:
+        if self.complete:  # who asks now waits for the client to leave, however long that takes
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(min(self._deadline, self._uploads.deadline())) as timeout:
+                self._uploads.waiting.add(timeout)
+                try:
+                    message = await self._receive()
+                finally:
+                    self._uploads.waiting.discard(timeout)
+        except TimeoutError:
+            self._late = True
+            raise ApiError(
+                408, "request_timeout", f"the body did not arrive within {self._uploads.seconds:g} s"
+            ) from None
+        self.gone = message["type"] == "http.disconnect"
+        self.complete = not self.gone and not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, "content_too_large", f"the body is larger than {self._limit} bytes")

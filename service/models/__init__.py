@@ -1,0 +1,1 @@
+"""A model is a folder: its card, its file, and what turns its scores into decisions."""

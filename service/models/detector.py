@@ -1,0 +1,131 @@
+"""The model file at work: one forward pass gives probability, embedding, heat map and distance."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from service.models import decision
+from service.models.card import ModelError, open_model
+from service.models.images import RESIZES
+
+Float32 = npt.NDArray[np.float32]
+
+_OUTPUTS = {"probability": 1, "embedding": 2, "heatmap": 3, "distance": 1}  # name -> number of dimensions
+_CHUNK = 32  # photos in one forward pass: beyond it memory grows and speed does not
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says about N photos.
+
+    Attributes:
+        probability: float32 [N], calibrated P(AI-generated) at the card's `calibration.prior_ai`.
+        embedding: float32 [N, D], pooled features.
+        heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the
+            card's `head_bias` is the logit of `probability`.
+        distance: float32 [N], how unlike the training photos; 99 % of those have less than 1.
+        inference_ms: milliseconds spent in the model, for all N together.
+    """
+
+    probability: Float32
+    embedding: Float32
+    heatmap: Float32
+    distance: Float32
+    inference_ms: float
+
+
+class Detector:
+    """A released model file, checked and ready.
+
+    Attributes:
+        card: the file's own card.
+        version: the card's version.
+        height: rows of the photos that `score` takes.
+        width: their columns.
+        alpha: the share of real photos that may be flagged.
+        ai_prior: the share of AI images that reported probabilities assume.
+        thresholds: where a decision begins, at `ai_prior`.
+    """
+
+    def __init__(self, path: str | Path, *, alpha: float = 0.01, ai_prior: float = 0.5, threads: int = 1) -> None:
+        """Load and verify a model file, and run it once.
+
+        Args:
+            path: the ONNX file.
+            alpha: one of the levels in the card's `thresholds.flag`.
+            ai_prior: the share of AI images, above 0 and below 1.
+            threads: cores used for one forward pass.
+
+        Raises:
+            ModelError: the file is missing, truncated or no detector of this project, or its card has no
+                threshold for `alpha` or a policy of resizing that is not known here.
+        """
+        self._session, self.card = open_model(path, threads)
+        self.version: str = self.card["version"]
+        self.height: int = self.card["input"]["height"]
+        self.width: int = self.card["input"]["width"]
+        self.alpha = alpha
+        self.ai_prior = ai_prior
+        policy = self.card["input"]["resize"]
+        if policy not in RESIZES:
+            known = ", ".join(RESIZES)
+            raise ModelError(f"model file {path}: its photos are resized by '{policy}', and this code knows {known}")
+        self._resize = RESIZES[policy]
+        try:
+            self._verify()
+            self.thresholds = decision.thresholds(self.card, alpha, ai_prior)
+        except ValueError as error:
+            raise ModelError(f"model file {path}: {error}") from error
+
+    def prepare(self, photo: Image.Image) -> npt.NDArray[np.uint8]:
+        """Return the pixels that `score` takes, uint8 [height, width, 3], of a photo of mode RGB: the card says how."""
+        return self._resize(photo, self.height, self.width)
+
+    def score(self, images: npt.NDArray[np.uint8]) -> Scores:
+        """Score photos.
+
+        Args:
+            images: uint8 [N, height, width, 3], RGB, as `prepare` makes them; N at least 1.
+
+        Raises:
+            ValueError: the array has another type or shape, or no photo.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3) or len(images) == 0:
+            wanted = f"uint8 [N, {self.height}, {self.width}, 3]"
+            raise ValueError(f"photos must be {wanted}, not {images.dtype} {list(images.shape)}")
+        started = time.perf_counter()
+        parts = [self._run(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
+        elapsed = (time.perf_counter() - started) * 1000
+        outputs = {name: np.concatenate(part) for name, part in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)}
+        return Scores(**outputs, inference_ms=elapsed)
+
+    def reported(self, probability: float) -> float:
+        """Return P(AI-generated) at `ai_prior` for one of `Scores.probability`."""
+        return decision.shift_prior(probability, self.ai_prior, self.card["calibration"]["prior_ai"])
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> list[Any]:
+        outputs: list[Any] = self._session.run(list(_OUTPUTS), {"images": images})
+        return outputs
+
+    def _verify(self) -> None:
+        """Raise ValueError unless the file takes and gives what a detector does; warms it up, too."""
+        inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
+        if inputs != [("images", "tensor(uint8)")]:
+            raise ValueError(f"takes {inputs}, not uint8 'images': it is no detector of this project")
+        missing = set(_OUTPUTS) - {entry.name for entry in self._session.get_outputs()}
+        if missing:
+            raise ValueError(f"does not give {', '.join(sorted(missing))}: it is no detector of this project")
+        try:
+            outputs = self._run(np.full((2, self.height, self.width, 3), 127, dtype=np.uint8))
+        except Exception as error:  # onnxruntime's own exception classes
+            raise ValueError(f"cannot be run on {self.height}x{self.width} photos: it is damaged") from error
+        for (name, dimensions), output in zip(_OUTPUTS.items(), outputs, strict=True):
+            fits = output.dtype == np.float32 and output.ndim == dimensions and len(output) == 2
+            if not (fits and np.isfinite(output).all()):
+                shape = f"{output.dtype} {list(output.shape)}"
+                raise ValueError(f"gives a wrong '{name}' ({shape}): it is damaged")

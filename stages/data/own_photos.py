@@ -1,0 +1,83 @@
+"""Your own labelled photos: <label>/[group/]*.{jpg,png,webp,avif,heic}, of any size."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from service.models.images import resize
+from service.photo import ImageError, decode
+from service.photo.formats import SUFFIXES
+from stages.common import LABELS, StageError
+from stages.data.image_sets import ImageSet
+from stages.data.inbox import IMPORT, files_of
+
+
+@dataclass(frozen=True)
+class OwnPhotos:
+    """Your own photos, prepared.
+
+    Attributes:
+        photos: uint8 [N, size, size, 3] with their labels.
+        groups: each photo's group (sub-folder, else perceptual hash), which never straddles a split.
+        sizes: each photo's own (width, height), in pixels.
+        report: counts for reports/cifake/dataset.json.
+    """
+
+    photos: ImageSet
+    groups: list[str]
+    sizes: list[tuple[int, int]]
+    report: dict[str, int]
+
+
+def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
+    """Read your own photos, prepared as a request's photo is, both classes re-encoded alike first.
+
+    Raises:
+        StageError: an unreadable photo, an unknown folder, or photos of one class only.
+    """
+    files = files_of(folder)
+    images: list[npt.NDArray[np.uint8]] = []
+    labels, groups, sizes, faults = [], [], [], []
+    seen: dict[bytes, str] = {}
+    for file in tqdm(files, desc="own photos", disable=not files):
+        name = file.relative_to(folder)
+        label, *between = name.parent.parts or ("",)
+        if label not in LABELS or file.suffix.lower() not in SUFFIXES:
+            faults.append(
+                f"{name}: not <label>/[group/]name.{{jpg,png,webp,avif,heic}} with label real or ai_generated"
+            )
+            continue
+        try:
+            photo = decode(file.read_bytes()).image
+        except ImageError as error:
+            faults.append(f"{name}: {error.message}")
+            continue
+        first = seen.setdefault(hashlib.sha256(photo.tobytes()).digest(), label)
+        if first != label:
+            faults.append(f"{name}: the same photo stands under '{first}' too")
+        if len(seen) == len(images):  # an exact copy
+            continue
+        buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
+        photo.save(buffer, "JPEG", quality=quality)
+        images.append(resize(decode(buffer.getvalue()).image, size, size))
+        labels.append(LABELS.index(label))
+        groups.append("/".join(between) or str(imagehash.phash(photo)))
+        sizes.append(photo.size)
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise StageError(
+            f"{len(faults)} of your own photos cannot be used: {'; '.join(faults[:5])}{more}. "
+            f"Mend or remove them in photos/; {IMPORT}"
+        )
+    if images and len(set(labels)) < 2:
+        raise StageError(f"your own photos are all '{LABELS[labels[0]]}': add photos of the other class too")
+    stacked = np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
+    report = {"images": len(images), "groups": len(set(groups)), "surplus_copies": len(files) - len(images)}
+    report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
+    return OwnPhotos(ImageSet(stacked, np.array(labels, np.uint8), {}), groups, sizes, report)

@@ -1,0 +1,85 @@
+"""Does the heat map show what the answer rests on? Deletion and insertion curves against random masks.
+
+Petsiuk, Das & Saenko 2018 (RISE, arXiv 1806.07421): take the places that the map calls most important out of a photo
+first, and the probability of the answer must fall fast; put them first into an empty photo, and it must rise fast.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from service.models.detector import Detector
+from stages.evaluation.figures import rounded, save_figure
+from stages.evaluation.robustness import blur
+
+Uint8 = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float64]
+
+STEPS = 16  # parts in which a photo's pixels are taken out or put in
+
+
+def faithfulness(detector: Detector, images: Uint8) -> dict[str, Any]:
+    """Return deletion and insertion curves of the heat map and of random masks as rough as it, and their areas.
+
+    What is taken out becomes a strong blur of the photo (sigma an eighth of its side): black or grey would be places
+    that the model never saw, and speak for themselves.
+
+    Args:
+        detector: the model.
+        images: uint8 [N, H, W, 3], as large as the model takes them.
+
+    Returns:
+        `images`; for `deletion` and `insertion` the curves `map` and `random` (share of the pixels -> the answer's mean
+        probability then), and their areas in 0..1, `map_area` and `random_area`. A map that shows what matters has the
+        smaller area of deletion, and the larger of insertion.
+    """
+    scores = detector.score(images)
+    generated = scores.probability >= 0.5
+    rng = np.random.default_rng(0)
+    towards = np.where(generated[:, None, None], scores.heatmap, -scores.heatmap)
+    orders = {"map": _order(towards, images.shape[1:3]),
+              "random": _order(rng.standard_normal(towards.shape, np.float32), images.shape[1:3])}  # fmt: skip
+    empty = blur(images, images.shape[1] / 8)
+    result: dict[str, Any] = {"images": len(images)}
+    for curve, (start, end) in {"deletion": (images, empty), "insertion": (empty, images)}.items():
+        result[curve] = {}
+        for name, rank in orders.items():
+            points: dict[str, float] = {}
+            for step in tqdm(range(STEPS + 1), desc=f"{curve}, {name}", mininterval=2):
+                changed = (rank < step / STEPS)[..., None]
+                probability = detector.score(np.where(changed, end, start)).probability
+                points[f"{step / STEPS:g}"] = float(np.where(generated, probability, 1 - probability).mean())
+            result[curve][name] = points
+            result[curve][f"{name}_area"] = float(np.trapezoid(list(points.values()), dx=1 / STEPS))
+    final: dict[str, Any] = rounded(result)
+    return final
+
+
+def draw_curves(path: Path, found: dict[str, Any]) -> None:
+    """Write the curves of `faithfulness` as one picture."""
+
+    def panel(ax: Any) -> None:
+        shares = np.linspace(0, 1, STEPS + 1)
+        for curve, colour in (("deletion", "C3"), ("insertion", "C0")):
+            for name, style in (("map", "-"), ("random", ":")):
+                area = found[curve][f"{name}_area"]
+                ax.plot(
+                    shares, list(found[curve][name].values()), colour + style, label=f"{curve}, {name}: area {area:.3f}"
+                )
+        ax.set(xlabel="share of pixels taken out or put in", ylabel="mean probability of the first answer", ylim=(0, 1))
+        ax.legend(loc="lower center")
+
+    save_figure(path, panel)
+
+
+def _order(maps: npt.NDArray[np.float32], size: tuple[int, int]) -> Float:
+    """Return each pixel's place among its photo's, 0 = the map is highest there: [N, h, w] -> float64 [N, H, W]."""
+    height, width = size
+    large = np.stack([np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.BICUBIC)) for m in maps])
+    places = np.argsort(np.argsort(-large.reshape(len(maps), -1), axis=1, kind="stable"), axis=1)
+    shares: Float = (places / places.shape[1]).reshape(-1, height, width)
+    return shares

@@ -1,0 +1,1 @@
+"""What is added to a trained network to make it a model file."""

@@ -1,0 +1,1 @@
+"""Command lines around the pipeline: releases, reports, and scoring a whole catalogue."""

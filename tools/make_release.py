@@ -1,0 +1,165 @@
+"""Every step of a release, in order: python -m tools.make_release (make release)
+
+Not a stage: it runs the pipeline. It may be run again at any point, until what it made is committed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common import StageError, run_stage
+from tools.report import __main__ as report
+
+CARD = "models/cifake/card.json"
+PARAMS = Path("params.yaml")
+METRICS = Path("reports/cifake/metrics.json")
+DECISION = Path("reports/cifake/release.json")
+# What the steps write, by the beginnings of the paths: it may differ from the commit, everything else may not.
+WRITTEN = (
+    "dvc.lock", "data.dvc", "models/", "reports/", "README.md", "docs/MODEL_CARD.md", "docs/API.md", "docs/DRIFT.md",
+    "docs/drift_power.png",
+)  # fmt: skip
+WINDOWS = 10_000  # photos that bench/drift.py draws its largest windows from
+
+
+def check_committed() -> None:
+    """Refuse a release whose commit would not say what it was made of.
+
+    Raises:
+        StageError: this is no git repository, or it has uncommitted changes beside those the steps write.
+    """
+    # With -z names come unquoted, and without renames each entry is a status of two letters, a space and one name.
+    entries = git("status", "--porcelain", "--no-renames", "--untracked-files=all", "-z").split("\0")
+    changed = [entry[3:] for entry in entries if entry and not entry[3:].startswith(WRITTEN)]
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise StageError(
+            f"not committed: {', '.join(changed[:5])}{more}. Commit or remove them: a release names a commit"
+        )
+
+
+def check_version(version: str, released: str | None) -> None:
+    """Refuse a version that was released before.
+
+    Args:
+        version: `export.version` of params.yaml.
+        released: the version of the last release that was committed, if there was one.
+
+    Raises:
+        StageError: it is the same, or its numbers are lower.
+    """
+    if released is not None and (version == released or numbers(version) < numbers(released)):
+        raise StageError(
+            f"export.version in params.yaml is {version}, and {CARD} has released {released}: raise it, and commit that"
+        )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version such as 1.4.0 or 1.4.0-mine."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
+
+
+def committed_version() -> str | None:
+    """Return the version of the release in the last commit; that in models/ may be this one, uncommitted."""
+    if not git("ls-tree", "HEAD", CARD):
+        return None
+    card: dict[str, Any] = json.loads(git("show", f"HEAD:{CARD}"))
+    return str(card["version"])
+
+
+def git(*arguments: str) -> str:
+    """Return what git prints.
+
+    Raises:
+        StageError: git is not installed, or refuses.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise StageError("git is not installed, and a release names a commit") from error
+    if done.returncode:
+        raise StageError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def repro() -> None:
+    """Run `dvc repro` of this environment, and its stages with this environment's Python.
+
+    Raises:
+        StageError: a stage failed; what it said stands above.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if subprocess.run([sys.executable, "-m", "dvc", "repro"], env=os.environ | {"PATH": path}, check=False).returncode:
+        raise StageError("dvc repro failed, and nothing is released: its last lines say why")
+
+
+def check_released(decision: dict[str, Any], version: str) -> None:
+    """Go on only where the stage release released this version.
+
+    Args:
+        decision: reports/cifake/release.json.
+        version: `export.version` of params.yaml.
+
+    Raises:
+        StageError: it did not; the message has every reason.
+    """
+    if decision["decision"] != "released":
+        reasons = "".join(f"\n  {reason}" for reason in decision["reasons"])
+        raise StageError(
+            f"version {version} is not released ({decision['decision']}), and models/ is as it was:{reasons}"
+        )
+    if decision["version"] != version:
+        raise StageError(f"{DECISION} is of version {decision['version']}, not {version}: 'dvc repro --force release'")
+
+
+def measure_service(photos: int) -> None:
+    """Measure what the docs say of the service with this model: the alarms, and the answers in docs/API.md.
+
+    Args:
+        photos: of validation and calibration, which the alarms are measured on.
+
+    Raises:
+        StageError: one of the two failed; what it said stands above.
+    """
+    commands = {}
+    if photos < WINDOWS:
+        print(f"bench/drift.py is left out: {photos:,} photos are too few for its windows", flush=True)
+        left_out = "alarms"  # what is written of its report
+    else:
+        commands["bench/drift.py"] = [sys.executable, "bench/drift.py"]
+        left_out = "keep_their_promise"  # writes nothing
+    tests = ["tests/service/test_api_docs.py", "-k", f"not {left_out}"]
+    commands["the examples of docs/API.md"] = [sys.executable, "-m", "pytest", "-q", *tests]
+    for what, command in commands.items():
+        print(f"measuring: {what}", flush=True)
+        if subprocess.run(command, env=os.environ | {"UPDATE_DOCS": "1"}, check=False).returncode:
+            raise StageError(f"{what}: that failed, as its lines above say. The release stands; run this again")
+
+
+def main() -> None:
+    """Check, run the pipeline, write the figures where people read them, and say what to commit."""
+    try:
+        version = str(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["export"]["version"])
+    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise StageError(f"{PARAMS} has no export.version: run from the repository's root") from error
+    check_committed()
+    check_version(version, committed_version())
+    repro()
+    check_released(json.loads(DECISION.read_text(encoding="utf-8")), version)
+    figures = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
+    card = json.loads(Path(CARD).read_text(encoding="utf-8"))
+    measure_service(figures["images"] + card["model"]["calibration"]["images"])
+    report.main()
+    print(f"\nVersion {version} is released. What changed:\n{git('status', '--short').rstrip()}\n")
+    print(f'Commit it:              git add -A && git commit -m "Release {version}: …"')
+    print("Put it into service:    make promote")
+
+
+if __name__ == "__main__":
+    run_stage(main)

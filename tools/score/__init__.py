@@ -1,0 +1,1 @@
+"""Score a whole catalogue of photos."""

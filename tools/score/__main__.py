@@ -1,0 +1,245 @@
+"""Score a catalogue: photos of a folder, glob, Parquet files or bucket to Parquet, on this machine or a Ray cluster.
+
+python -m tools.score SOURCE OUT [--workers N] [--address ADDRESS] …
+
+What is written stays: killed and started again, it goes on with the parts that are not there yet.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from tqdm import tqdm
+
+from service.models.card import ModelError
+from service.models.detector import Detector
+from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
+from stages.common import StageError, only_one, run_stage
+from tools.score.catalogue import survey
+from tools.score.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, write
+
+Value = TypeVar("Value")
+Read = TypeVar("Read")
+
+LOCK, DONE = "_lock", "_done.json"
+
+
+def plan(
+    source: str,
+    out: str,
+    model: Path,
+    *,
+    column: str,
+    part_photos: int,
+    alpha: float,
+    ai_prior: float,
+    trust_anchors: str = "",
+    time_stamp_anchors: str = "",
+    key_usages: tuple[str, ...] = KEY_USAGES,
+    ai_marks: str = "show",
+) -> Job:
+    """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
+
+    Args:
+        source: as `tools.score.catalogue.survey` takes it; a run that goes on does not list it again.
+        out: a folder or a bucket's prefix, empty or with a run of the same.
+        model: the ONNX file.
+        column: of Parquet files, the one with the photos.
+        part_photos: files in a part.
+        alpha: as the service's ALPHA.
+        ai_prior: as the service's AI_PRIOR.
+        trust_anchors: what is in the file of the service's C2PA_TRUST_ANCHORS, PEM; none: no credential is believed.
+        time_stamp_anchors: likewise of C2PA_TIME_STAMP_ANCHORS.
+        key_usages: likewise of C2PA_KEY_USAGES.
+        ai_marks: as the service's AI_MARKS.
+
+    Raises:
+        StageError: `out` holds something else, there is no photo, or the model or the anchors cannot be loaded.
+    """
+    fs, folder = url_to_fs(out)
+    try:
+        data = model.read_bytes()
+        Detector(model, alpha=alpha, ai_prior=ai_prior)
+        CredentialReader(trust_anchors, time_stamp_anchors=time_stamp_anchors, key_usages=key_usages)
+    except (ModelError, OSError, ValueError) as error:
+        raise StageError(str(error)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    facts = {"source": source, "column": column, "model_sha256": digest, "alpha": alpha, "ai_prior": ai_prior}
+    facts |= {"trust_anchors": trust_anchors, "time_stamp_anchors": time_stamp_anchors, "key_usages": [*key_usages]}
+    facts["ai_marks"] = ai_marks
+    there = _names(out) - {LOCK}
+    if PLAN in there:
+        found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
+        if wrong := [name for name, value in facts.items() if found.get(name) != value]:
+            raise StageError(f"{out} holds a run with another {', '.join(wrong)}: go on with that, or name another OUT")
+        return load_job(out)
+    if there - {PARTS, MODEL}:
+        raise StageError(f"{out} holds other files: name an empty folder")
+    buffer = io.BytesIO()
+    pq.write_table(survey(source, column, part_photos), buffer)
+    write(out, PARTS, buffer.getvalue())
+    write(out, MODEL, data)
+    write(out, PLAN, (json.dumps(facts, indent=2) + "\n").encode())  # last: without it nothing has begun
+    return load_job(out)
+
+
+def score(job: Job, workers: int, address: str | None) -> dict[str, Any]:
+    """Score the parts that are not written yet; `_done.json` says what the whole is.
+
+    Args:
+        job: as `plan` made it.
+        workers: processes, each with the model on one core.
+        address: of a Ray cluster, as `ray.init` takes it; None: this machine alone.
+
+    Returns:
+        What `_done.json` says: photos, how many of each decision and of each error; of this run its photos and seconds.
+
+    Raises:
+        StageError: there is no such cluster.
+    """
+    parts, there = job.catalogue.parts(), _names(job.out)
+    todo = {part: photos for part, photos in parts.items() if part_name(part) not in there}
+    total, left = sum(parts.values()), sum(todo.values())
+    started = time.perf_counter()
+    with tqdm(total=total, initial=total - left, desc="scoring", unit=" photos", mininterval=1) as bar:
+        for photos in _run(job.out, list(todo), workers, address):
+            bar.update(photos)
+    seconds = round(time.perf_counter() - started, 3)
+    counts: dict[str, Counter[str]] = {"decision": Counter(), "error_type": Counter()}
+    fs, folder = url_to_fs(job.out)
+    written = ds.dataset([f"{folder}/{part_name(part)}" for part in parts], filesystem=fs, format="parquet")
+    for batch in written.to_batches(columns=list(counts)):
+        for name, counter in counts.items():
+            counter.update(value for value in batch[name].to_pylist() if value is not None)
+    done = {"photos": written.count_rows(), "decisions": counts["decision"], "errors": counts["error_type"]}
+    done["this_run"] = {"photos": left, "seconds": seconds, "workers": workers}
+    write(job.out, DONE, (json.dumps(done, indent=2) + "\n").encode())
+    return done
+
+
+def _run(out: str, parts: list[int], workers: int, address: str | None) -> Iterator[int]:
+    """Yield the photos of each part once it is written."""
+    if not parts:
+        return
+    with _ray(workers, address) as data:
+        # Its progress bars count parts, ours counts photos; and of all it tells only warnings are of use here.
+        data.DataContext.get_current().enable_progress_bars = False
+        for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        items = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+        pool = data.ActorPoolStrategy(size=min(workers, len(parts)))
+        scored = items.map_batches(Scorer, fn_constructor_args=(out,), batch_size=1, num_cpus=1, compute=pool)
+        try:
+            for row in scored.iter_rows():
+                yield int(row["photos"])
+        except Exception as error:  # Ray's own classes around whatever a worker met: a full disk, a store's refusal
+            reason = str(error).strip().splitlines()[-1]
+            raise StageError(f"a worker failed: {reason[:500]}; mend that and start again: it goes on") from error
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell the internet of itself
+    try:
+        import ray.data
+    except ImportError as error:
+        raise StageError("Ray is not installed: pip install -e '.[bulk]' -c constraints.txt") from error
+    if not address:  # it complains of how Ray Data starts its own actors
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if address and (found := re.fullmatch(r"(?:ray://)?([^/:]+|\[[^/]+\]):(\d+)", address)):
+        try:  # Ray itself would try for minutes
+            socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise StageError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
+    here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 128 * 2**20}
+    try:
+        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else here))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StageError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from error
+    try:
+        yield ray.data
+    finally:
+        ray.shutdown()
+
+
+def _names(out: str) -> set[str]:
+    fs, folder = url_to_fs(out)
+    fs.makedirs(folder, exist_ok=True)
+    return {PurePosixPath(each).name for each in fs.ls(folder, detail=False, refresh=True)}
+
+
+def _absolute(url: str) -> str:
+    """Return a local path as workers need it, who may have another working directory."""
+    fs, path = url_to_fs(url)
+    return path if isinstance(fs, LocalFileSystem) else url
+
+
+def _option(name: str, value: Value, read: Callable[[Value], Read]) -> Read:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise StageError(f"{name} {value}: {error}") from error
+
+
+def main() -> None:
+    """Score what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tools.score", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("source", metavar="SOURCE", help="folder, glob or file, or a URL of them such as s3://…")
+    parser.add_argument("out", metavar="OUT", help="folder or bucket's prefix for the scores")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; by default one a core")
+    parser.add_argument("--address", help="of a Ray cluster, such as auto or ray://head:10001")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("models/cifake/model.onnx"),
+        help="the file that scores, such as an experiment's build/model.onnx; by default the released one",
+    )
+    parser.add_argument("--column", default="image", help="of Parquet files, the one with the photos")
+    parser.add_argument("--part-photos", type=int, default=1000, help="files that are scored and written together")
+    parser.add_argument("--alpha", type=float, default=0.01, help="share of real photos that may be flagged")
+    parser.add_argument("--ai-prior", type=float, default=0.5, help="share of AI images that probabilities assume")
+    parser.add_argument("--trust-anchors", type=Path, help="PEM file of those whose Content Credentials are believed")
+    parser.add_argument(
+        "--time-stamp-anchors", type=Path, help="PEM file of those who are believed when one was signed"
+    )
+    parser.add_argument(
+        "--key-usages",
+        default=",".join(KEY_USAGES),
+        help="what a signer's certificate may be for: object identifiers, or a file with one a line",
+    )
+    parser.add_argument(
+        "--ai-marks", choices=("show", "review"), default="show", help="review: a photo with a mark is never cleared"
+    )
+    options = parser.parse_args()
+    anchors = _option("--trust-anchors", options.trust_anchors, read_certificates)
+    times = _option("--time-stamp-anchors", options.time_stamp_anchors, read_certificates)
+    usages = _option("--key-usages", options.key_usages, read_key_usages)
+    if options.workers < 1 or options.part_photos < 1:
+        parser.error("--workers and --part-photos must be 1 or more")
+    source, out = map(_absolute, (options.source, options.out))
+    with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
+        job = plan(
+            source, out, options.model, column=options.column, part_photos=options.part_photos,
+            alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
+            time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
+        )  # fmt: skip
+        print(json.dumps(score(job, options.workers, options.address), indent=2))
+
+
+if __name__ == "__main__":
+    run_stage(main)
