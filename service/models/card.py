@@ -1,38 +1,187 @@
-"""The model file's own card: what `models/cifake/model.onnx` says about itself.
+"""A model's card: what a model folder, and the ONNX file in it, say about the model.
 
-python -m service.models.card models/cifake/model.onnx
+python -m service.models.card models/cifake
 """
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import onnxruntime as ort
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT = 1
-# What the code reads from a card; the rest is for people.
-_REQUIRED = (
-    ("version", str),
-    ("labels", list),
-    ("input.height", int),
-    ("input.width", int),
-    ("input.resize", str),
-    ("head_bias", float),
-    ("calibration.prior_ai", float),
-    ("thresholds.flag", dict),
-    ("thresholds.clear", float),
-    ("domain.threshold", float),
-    ("domain.geometry.min_width", int),
-    ("domain.geometry.max_width", int),
-    ("domain.geometry.min_height", int),
-    ("domain.geometry.max_height", int),
-)
+FORMAT = 2
+CARD, MODEL, REFERENCE, PLOTS = "card.json", "model.onnx", "reference.npz", "plots"  # in a model's folder
+
+# A card of format 1 is of the time when there was one model, and its name was the project's.
+_FIRST_NAME, _FIRST_MODEL = "ai-product-photo-detector", "cifake"
 
 
 class ModelError(Exception):
-    """The model file cannot be used; the message says in one line why and what to do."""
+    """A model cannot be used; the message says in one line why and what to do."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), ser_json_inf_nan="constants")
+
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Input(_Part):
+    """What the network takes.
+
+    Attributes:
+        width: of the pixels that it takes.
+        height: likewise.
+        resize: how a photo becomes that. `squash`: the whole photo, whatever its shape. `crop`: scaled until its shorter
+            side fits, then the middle of the longer side. `views`: the same, but `views` crops evenly along the longer
+            side, whose logits are averaged.
+        views: crops of one photo; 1 unless `resize` is `views`.
+        mean: of each colour, 0 to 1; the network itself subtracts it.
+        std: likewise.
+    """
+
+    width: Positive
+    height: Positive
+    resize: Literal["squash", "crop", "views"]
+    views: Positive = 1
+    layout: str = "NHWC uint8 RGB"
+    mean: list[float] = []
+    std: list[float] = []
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "Input":
+        if self.resize != "views" and self.views != 1:
+            raise ValueError(f"views is {self.views}, but resize is {self.resize}: it takes one view")
+        return self
+
+
+class Calibration(_Part):
+    """How logits became probabilities, and from how many photos the thresholds come."""
+
+    prior_ai: Share
+    method: str = "unknown"
+    slope: float | None = None
+    intercept: float | None = None
+    images: int | None = None
+    reals: int | None = None
+
+
+class Thresholds(_Part):
+    """Where decisions begin, at `Calibration.prior_ai`.
+
+    Attributes:
+        flag: share of real photos that may be flagged (alpha) -> the probability from which on a photo is flagged.
+        clear: the probability below which a photo is cleared.
+        clear_miss: share of AI images that may be cleared.
+    """
+
+    flag: dict[float, float]
+    clear: float
+    clear_miss: float | None = None
+
+
+class Geometry(_Part):
+    """The sizes of photos that a model knows, in pixels of the upright photo, ends included."""
+
+    min_width: Positive
+    max_width: Positive
+    min_height: Positive
+    max_height: Positive
+
+
+class KnownDomain(_Part):
+    """Which photos the model knows.
+
+    Attributes:
+        threshold: largest OOD score of a photo like those of training.
+        geometry: their sizes.
+        out_share: share of photos like them that may lie above the threshold.
+    """
+
+    threshold: float
+    geometry: Geometry
+    out_share: float | None = None
+    method: str = "unknown"
+
+
+class Data(_Part):
+    """What the model was trained on."""
+
+    dataset: str = "unknown"
+    digest: str | None = None
+
+
+class Release(_Part):
+    """What is known of a release and of nothing before it.
+
+    Attributes:
+        git_commit: of the code and params that made it; None: not known.
+        released_at: ISO 8601, UTC: when test was read.
+        validation: figures on validation.
+        metrics: figures on test, by selection of photos.
+        assessment: what the evaluators measured on test.
+    """
+
+    git_commit: str | None
+    released_at: str
+    validation: dict[str, Any]
+    metrics: dict[str, Any]
+    assessment: dict[str, Any]
+
+
+class Card(_Part):
+    """A model's card.
+
+    The same in a model's folder (card.json), and inside its ONNX file, but for `sha256` and `release`, which a file
+    cannot hold of itself.
+
+    Attributes:
+        name: the model's; its folder is called the same.
+        version: of this model.
+        head_bias: what the heat map's mean lacks to the calibrated logit.
+        sha256: of model.onnx beside the card.
+        release: None while it is a candidate.
+        params: the sections of params.yaml that made it.
+    """
+
+    format: Literal[2] = FORMAT
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+    version: str
+    license: str = "unknown"
+    labels: tuple[str, str] = ("real", "ai_generated")
+    input: Input
+    head_bias: float
+    calibration: Calibration
+    thresholds: Thresholds
+    domain: KnownDomain
+    data: Data = Data()
+    checkpoint_sha256: str | None = None
+    params: dict[str, Any] = {}
+    sha256: str | None = None
+    release: Release | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_format(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "model" in value and "sha256" in value:  # a card.json of before
+            release = {name: value.get(name) for name in Release.model_fields}
+            value = value["model"] | {"sha256": value["sha256"], "release": release}
+        if isinstance(value, dict) and value.get("format") == 1:
+            value = value | {"format": FORMAT}
+            if value.get("name", _FIRST_NAME) == _FIRST_NAME:
+                value["name"] = _FIRST_MODEL
+            if value["input"]["resize"] == "squash-bicubic":
+                value["input"] = value["input"] | {"resize": "squash"}
+        return value
+
+    def to_json(self) -> str:
+        """Return the card as JSON with sorted keys; the same card gives the same text."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, indent=2)
 
 
 def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession, dict[str, Any]]:
