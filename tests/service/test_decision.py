@@ -6,7 +6,7 @@ import pytest
 
 from service.models import decision
 from service.models.decision import Thresholds, decide
-from tests.service.tiny_model import CARD
+from tests.support.tiny_model import CARD
 
 LIMITS = Thresholds(flag=0.8, clear=0.2)
 
