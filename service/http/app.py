@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import pkgutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -14,9 +16,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
+from service.http import routes
 from service.http.errors import ApiError, detail_of, error_answer, error_name
 from service.http.openapi import page, schema
-from service.http.routes import drift, facts, feedback, logged, predictions
 from service.http.state import Worker, start_worker
 from service.photo import ImageError
 from service.settings import Settings
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="AI Product Photo Detector",
         description="Is a product photo real or AI-generated? Every answer carries `X-Request-ID`.",
         version="1",
+        openapi_tags=[{"name": "predictions"}],  # they come first on the page
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -85,8 +88,8 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
     app.state.monitor = None
-    for routes in (predictions, feedback, logged, drift, facts):
-        app.include_router(routes.router)
+    for module in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}."):
+        app.include_router(import_module(module.name).router)
 
     @app.get("/", include_in_schema=False)
     async def index() -> RedirectResponse:

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.api_keys import find_key, parse_keys
-from tests.service.conftest import ROOT, Server, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
+from tests.support.http import is_error
+from tests.support.photos import GOOD
+from tests.support.server import ROOT, Server, is_ready, serving
 
 PLAIN, HASHED, FILED = "a-plain-key-of-the-shop", "a-key-known-by-its-hash", "a-key-in-a-file"
 

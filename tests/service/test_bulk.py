@@ -6,9 +6,9 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from tests.service.conftest import Server
-from tests.service.photos import BAD, GOOD
-from tests.service.signing import STRANGER, TRUSTED
+from tests.support.photos import BAD, GOOD
+from tests.support.server import Server
+from tests.support.signing import STRANGER, TRUSTED
 from tools.score.__main__ import plan
 from tools.score.scorer import Scorer, part_name
 

@@ -19,8 +19,8 @@ from service.models.detector import Detector
 from service.models.images import RESIZES
 from service.models.store import load
 from service.settings import Settings
-from tests.service import tiny_model
-from tests.service.conftest import ROOT
+from tests.support import tiny_model
+from tests.support.server import ROOT
 
 
 def _print_card(path: Path) -> subprocess.CompletedProcess[str]:

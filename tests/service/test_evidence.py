@@ -6,48 +6,19 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from service.models.decision import Decision
 from service.models.detector import Detector
 from service.models.judgement import with_evidence
 from service.photo.credentials import Credential, Status
 from service.photo.manifests import Saying, Version
-from tests.service import marked
-from tests.service.conftest import Server
-from tests.service.photos import chunk, encode, photo, with_chunk
-from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, tampered
+from tests.support.marked import MARKED, XMP
+from tests.support.photos import chunk, encode, photo, with_chunk
+from tests.support.server import Server
+from tests.support.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, tampered
 
-XMP = marked.xmp(element=True, Iptc4xmpExt_DigitalSourceType=f"{marked.IPTC}trainedAlgorithmicMedia")
 GENERATED = ["trainedAlgorithmicMedia"]
 JPEG, PNG, WEBP = (encode(photo(), kind) for kind in ("JPEG", "PNG", "WEBP"))
-
-
-def png_with(key: str) -> bytes:
-    """Return a PNG with a text chunk."""
-    text = PngInfo()
-    text.add_text(key, "a shoe on a table, Steps: 20" if key == "parameters" else "{}")
-    return encode(photo(), pnginfo=text)
-
-
-def software(name: str) -> bytes:
-    """Return a JPEG whose EXIF block names a program."""
-    exif = Image.Exif()
-    exif[0x0131] = name
-    return encode(photo(), "JPEG", exif=exif)
-
-
-MARKED = {
-    "web_ui": (png_with("parameters"), "png:parameters (Stable Diffusion web UI)"),
-    "comfyui": (png_with("workflow"), "png:workflow (ComfyUI)"),
-    "exif": (software("Midjourney v7"), "exif:midjourney"),
-    "xmp": (encode(photo(), "WEBP", xmp=XMP), "iptc:trainedAlgorithmicMedia"),
-    "xmp_parts": (
-        encode(photo(), "JPEG", xmp=XMP.replace(b"trained", b"compositeWithTrained")),
-        "iptc:compositeWithTrainedAlgorithmicMedia",
-    ),
-}
 
 
 @pytest.mark.serve

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.conftest import Server
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error, then_good  # noqa: F401 - a fixture
+from tests.support.http import is_error
+from tests.support.photos import GOOD
+from tests.support.server import Server
 
 pytestmark = [pytest.mark.serve, pytest.mark.usefixtures("then_good")]
 

@@ -14,9 +14,10 @@ from client import Client
 from service.feedback import COLUMNS, disagreement, reviewed, slices
 from service.log.prediction_log import PredictionLog
 from stages.data.own_photos import own_photos
-from tests.service.conftest import ROOT, Server
-from tests.service.photos import encode, photo
-from tests.service.test_prediction_log import row, wait_for
+from tests.support.log_rows import row
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, Server
+from tests.support.waiting import wait_for
 
 DOCS = ROOT / "docs" / "FEEDBACK.md"
 

@@ -18,37 +18,15 @@ from service import metrics
 from service.models.card import Card
 from service.models.detector import Detector
 from service.photo import decode
-from tests.service.conftest import ROOT, Server, read_answer
-from tests.service.photos import BAD, GOOD, encode, photo
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import BAD, GOOD, encode, photo
+from tests.support.server import ROOT, Server, read_answer
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 
 PREDICT = "/predict"
 ROUTES = ["/predict", "/predict/explain"]
-
-
-def is_error(answer: httpx.Response, status: int, error: str | None = None) -> bool:
-    """Check the one shape of errors; return True."""
-    body = answer.json()
-    assert answer.status_code == status, body
-    assert set(body) == {"error", "detail", "request_id", "status_code", "error_class"}
-    assert body["status_code"] == status
-    assert body["error_class"] == ("server_error" if status >= 500 else "client_error")
-    assert body["request_id"] == answer.headers["X-Request-ID"]
-    assert body["detail"]
-    assert error is None or body["error"] == error
-    return True
-
-
-@pytest.fixture
-def then_good(client: httpx.Client, server: Server) -> Iterator[None]:
-    """After the test's bad request, both workers still live and a good one succeeds."""
-    before = server.workers()
-    yield
-    assert client.post(PREDICT, files={"file": GOOD["jpeg"]}).status_code == 200
-    assert server.workers() == before
-    assert len(before) == 2
 
 
 def raw_form(name: bytes, content: bytes, field: bytes = b"file") -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.conftest import Server, is_ready, released_model, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import GOOD
+from tests.support.server import Server, is_ready, released_model, serving
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 

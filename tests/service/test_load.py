@@ -22,10 +22,10 @@ from service.http.errors import ApiError
 from service.http.uploads import Upload, Uploads
 from service.http.work_queue import Slots
 from service.settings import Settings
-from tests.service.conftest import Server, is_ready, read_answer, serving
-from tests.service.photos import GOOD, encode, photo
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import GOOD, encode, photo
+from tests.support.server import Server, is_ready, read_answer, serving
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 

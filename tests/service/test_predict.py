@@ -15,8 +15,8 @@ from service.models.images import Uint8
 from service.photo import Photo, decode
 from service.predict import OUR_FAULT, predict_many, predict_one
 from service.settings import Settings
-from tests.service.photos import GOOD, encode, photo, with_chunk
-from tests.service.tiny_model import CARD, build
+from tests.support.photos import GOOD, encode, photo, with_chunk
+from tests.support.tiny_model import CARD, build
 
 POISON = encode(photo(seed=7))
 BATCH = [("a.png", GOOD["png"]), ("odd.png", POISON), ("b.jpg", GOOD["jpeg"])]

@@ -18,9 +18,9 @@ from limits.errors import StorageError
 
 from service.http import rate_limits
 from service.http.rate_limits import WorkersMemory
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
+from tests.support.http import is_error
+from tests.support.photos import GOOD
+from tests.support.server import Server, is_ready, serving
 
 
 @pytest.fixture

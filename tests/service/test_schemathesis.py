@@ -16,8 +16,8 @@ import pytest
 import schemathesis
 from hypothesis import strategies as st
 
-from tests.service.conftest import ROOT, Server, is_ready, serving
-from tests.service.photos import GOOD, encode, photo
+from tests.support.photos import GOOD, encode, photo
+from tests.support.server import ROOT, Server, is_ready, serving
 
 MAX_EXAMPLES = 50  # of each operation in the fuzzing phase, and of chains of operations in the stateful one
 KEY = "a-key-for-schemathesis"

@@ -19,7 +19,7 @@ from stages.data.synthetic import synthetic_images
 from stages.train import TrainParams, train
 from stages.training.augment import Augment, augment
 from stages.training.model import build, load_checkpoint, save_checkpoint
-from tests.service.conftest import free_port
+from tests.support.server import free_port
 
 
 @pytest.fixture

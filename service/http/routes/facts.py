@@ -9,9 +9,9 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import metrics, schemas
+from service.http.dependencies import RequestId, WorkerOf
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf
 from service.http.state import Worker
 from service.models.card import CARD, ModelError, Release, read_card
 

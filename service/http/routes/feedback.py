@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Depends, Request
 
 from service import metrics, schemas
+from service.http.dependencies import RequestId, WorkerOf, ask_log, body_of, find_prediction
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf, ask_log, body_of, find_prediction
+from service.http.routing import rules, small_json
 from service.models.decision import Prediction
 
 router = APIRouter(
@@ -15,6 +16,7 @@ router = APIRouter(
 
 
 @router.post("/feedback")
+@rules(max_body=small_json)
 async def post_feedback(
     request: Request, worker: WorkerOf, request_id: RequestId, verdict: schemas.FeedbackRequest
 ) -> schemas.FeedbackResponse:

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from service import schemas
+from service.http.dependencies import RequestId, WorkerOf, ask_log, find_prediction
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf, ask_log, find_prediction
 
 router = APIRouter(responses=errors(404, 422, 503), tags=["feedback"])
 

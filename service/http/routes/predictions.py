@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Request, UploadFile
 
 from service import schemas
+from service.http.dependencies import RequestId, WorkerOf, body_of
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf, body_of
+from service.http.routing import many_photos, one_photo, rules
 from service.models.heatmap import overlay
 from service.predict import clean_name, predict_many, predict_one
 
@@ -33,6 +34,7 @@ router = APIRouter(
 
 
 @router.post("/predict")
+@rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_predict)
 async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
     detector = worker.detector()
@@ -42,6 +44,7 @@ async def predict(request: Request, worker: WorkerOf, request_id: RequestId, dat
 
 
 @router.post("/predict/explain")
+@rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_explain)
 async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
     detector = worker.detector()
@@ -57,6 +60,7 @@ async def explain(request: Request, worker: WorkerOf, request_id: RequestId, dat
 
 
 @router.post("/predict/batch")
+@rules(max_body=many_photos, rate_limit=lambda settings: settings.rate_limit_batch)
 async def predict_batch(
     request: Request,
     worker: WorkerOf,
