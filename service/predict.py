@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from service import metrics, schemas
-from service.http.state import Worker
+from service.http.state import AppState
 from service.log.prediction_log import EMBEDDING_COMPONENTS, now
 from service.models import images
 from service.models.detector import Detector, Scores
@@ -50,7 +50,7 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared, Image.Image]:
+def prepare(data: bytes, detector: Detector, state: AppState) -> tuple[Prepared, Image.Image]:
     """Decode one file.
 
     Returns:
@@ -61,7 +61,7 @@ def prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared, 
         ImageError: whatever is wrong with the file.
     """
     try:
-        return _prepare(data, detector, worker)
+        return _prepare(data, detector, state)
     except ImageError as error:
         _count_refused(error.error_type)
         raise
@@ -71,7 +71,7 @@ def prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared, 
 
 
 def score(
-    photos: Sequence[Prepared], request_ids: Sequence[str], detector: Detector, worker: Worker
+    photos: Sequence[Prepared], request_ids: Sequence[str], detector: Detector, state: AppState
 ) -> tuple[list[schemas.Verdict], Scores]:
     """Score photos in one forward pass, and queue a log row for each.
 
@@ -79,7 +79,7 @@ def score(
         photos: at least one.
         request_ids: one for each photo.
         detector: the model in service.
-        worker: its log and its settings.
+        state: its log and its settings.
 
     Returns:
         One verdict for each photo, in order, and the model's raw outputs.
@@ -87,14 +87,14 @@ def score(
     pixels = np.stack([photo.pixels for photo in photos])
     scores = detector.score(pixels)
     statistics = images.statistics(pixels)
-    review_marked = worker.settings.ai_marks == "review"
+    review_marked = state.settings.ai_marks == "review"
     verdicts = [_verdict(photo, scores, row, detector, review_marked) for row, photo in enumerate(photos)]
     for verdict in verdicts:
         metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
         metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()
         metrics.PROBABILITY.observe(verdict.probability)
     time = now()
-    worker.log.add(
+    state.log.add(
         [
             {
                 "request_id": request_ids[row],
@@ -123,7 +123,7 @@ def score(
 
 
 def predict_one(
-    data: bytes, request_id: str, detector: Detector, worker: Worker
+    data: bytes, request_id: str, detector: Detector, state: AppState
 ) -> tuple[schemas.PredictResponse, Image.Image, images.Float32]:
     """Answer for one file.
 
@@ -134,8 +134,8 @@ def predict_one(
         ImageError: whatever is wrong with the file.
     """
     with metrics.LATENCY.time():
-        photo, image = prepare(data, detector, worker)
-        verdicts, scores = score([photo], [request_id], detector, worker)
+        photo, image = prepare(data, detector, state)
+        verdicts, scores = score([photo], [request_id], detector, state)
     answer = schemas.PredictResponse(
         **verdicts[0].model_dump(),
         inference_time_ms=round(scores.inference_ms, 3),
@@ -146,7 +146,7 @@ def predict_one(
 
 
 def predict_many(
-    batch: Sequence[tuple[str, bytes]], request_id: str, detector: Detector, worker: Worker
+    batch: Sequence[tuple[str, bytes]], request_id: str, detector: Detector, state: AppState
 ) -> schemas.BatchResponse:
     """Answer for several files, each a name and its bytes; a bad one is an error on its own item."""
     metrics.BATCH_SIZE.observe(len(batch))
@@ -157,12 +157,12 @@ def predict_many(
         good: list[tuple[schemas.BatchItem, Prepared]] = []
         for item, (_, data) in zip(items, batch, strict=True):
             try:
-                good.append((item, prepare(data, detector, worker)[0]))
+                good.append((item, prepare(data, detector, state)[0]))
             except ImageError as error:
                 item.error, item.error_type = error.message, error.error_type
             except Exception:
                 _failed(item)
-        elapsed = _answer(good, detector, worker)
+        elapsed = _answer(good, detector, state)
     failed = sum(item.error is not None for item in items)
     return schemas.BatchResponse(
         results=items,
@@ -175,15 +175,15 @@ def predict_many(
     )
 
 
-def _answer(good: Sequence[tuple[schemas.BatchItem, Prepared]], detector: Detector, worker: Worker) -> float:
+def _answer(good: Sequence[tuple[schemas.BatchItem, Prepared]], detector: Detector, state: AppState) -> float:
     """Fill in the items' answers in one forward pass, or, where that fails, each alone; return the milliseconds."""
     if not good:
         return 0.0
     try:
-        verdicts, scores = score([photo for _, photo in good], [item.request_id for item, _ in good], detector, worker)
+        verdicts, scores = score([photo for _, photo in good], [item.request_id for item, _ in good], detector, state)
     except Exception:
         if len(good) > 1:
-            return sum(_answer([one], detector, worker) for one in good)
+            return sum(_answer([one], detector, state) for one in good)
         _count_refused(OUR_FAULT)
         _failed(good[0][0])
         return 0.0
@@ -204,10 +204,10 @@ def _count_refused(error_type: str) -> None:
     metrics.PREDICTIONS.labels("error", "none", "none").inc()
 
 
-def _prepare(data: bytes, detector: Detector, worker: Worker) -> tuple[Prepared, Image.Image]:
-    photo = _decode(data, worker.settings)
+def _prepare(data: bytes, detector: Detector, state: AppState) -> tuple[Prepared, Image.Image]:
+    photo = _decode(data, state.settings)
     metrics.IMAGE_SIZE.observe(len(data))
-    credential = worker.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
+    credential = state.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
     metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
     found, markers = marks.read(photo.metadata)
     prepared = Prepared(

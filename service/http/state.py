@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.http.errors import ApiError
-from service.http.work_queue import Slots
+from service.http.work_queue import WorkQueue
 from service.log.prediction_log import PredictionLog
 from service.models.detector import Detector
 from service.models.store import Model, Served
@@ -17,7 +17,7 @@ NOT_LOADED = "the model is not loaded; the service's log says why"
 
 
 @dataclass(frozen=True)
-class Worker:
+class AppState:
     """What the routes of one worker share.
 
     Attributes:
@@ -25,9 +25,9 @@ class Worker:
         served: the model, which may be replaced while requests go on.
         log: the prediction log.
         credentials: knows whose Content Credentials are trusted.
-        slots: where photos are decoded and scored.
-        log_slot: where the prediction log is asked.
-        side_slot: for all other work that must not hold up the event loop.
+        photo_queue: decodes and scores photos.
+        log_queue: reads and writes the prediction log.
+        side_queue: does all other work that would block the event loop.
         started: `time.monotonic()` at the start.
     """
 
@@ -35,9 +35,9 @@ class Worker:
     served: Served
     log: PredictionLog
     credentials: CredentialReader
-    slots: Slots
-    log_slot: Slots
-    side_slot: Slots
+    photo_queue: WorkQueue
+    log_queue: WorkQueue
+    side_queue: WorkQueue
     started: float
 
     def loaded(self) -> Model:
@@ -51,27 +51,27 @@ class Worker:
         return model
 
     def detector(self) -> Detector:
-        """Return what a request that is here now shall be scored by.
+        """Return the detector for the request at hand: the one with more threads, where no other request is waiting.
 
         Raises:
             ApiError: 503, there is no model.
         """
         model = self.loaded()
-        return model.alone if self.slots.idle else model.detector
+        return model.alone if self.photo_queue.idle else model.detector
 
 
-def start_worker(settings: Settings) -> Worker:
+def start_worker(settings: Settings) -> AppState:
     """Load the model and open the log."""
     metrics.forget_dead_workers()
     log = PredictionLog(settings.log_url, settings.log_retention_days, settings.log_share)
     metrics.MONITORED.set(settings.monitored())
-    return Worker(
+    return AppState(
         settings=settings,
         served=Served(settings),
         log=log,
         credentials=settings.credential_reader(),
-        slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
-        log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
-        side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
+        photo_queue=WorkQueue(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
+        log_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
+        side_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
         started=time.monotonic(),
     )

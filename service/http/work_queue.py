@@ -13,7 +13,7 @@ from service.http.errors import too_busy
 T = TypeVar("T")
 
 
-class Slots:
+class WorkQueue:
     """Runs blocking work off the event loop, in `threads` threads.
 
     What is in hand or waiting has at most a total weight of `most`, and waits at most `seconds`.

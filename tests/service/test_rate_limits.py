@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], Sqli
     asyncio.run(count())
 
 
+def processes() -> ForkServerContext:
+    """Return a way to start processes that have this module at once, as the server that forks them has it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _start_often(folders: list[Path], together: Barrier) -> None:
     for folder in folders:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -62,9 +70,9 @@ def _start_often(folders: list[Path], together: Barrier) -> None:
 
 
 def test_workers_may_start_at_the_same_moment(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    arguments = [tmp_path / str(number) for number in range(200)], spawn.Barrier(2)
-    workers = [spawn.Process(target=_start_often, args=arguments) for _ in range(2)]
+    context = processes()
+    arguments = [tmp_path / str(number) for number in range(200)], context.Barrier(2)
+    workers = [context.Process(target=_start_often, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -99,9 +107,9 @@ def _hold_the_lock(folder: Path, holds: Event, let_go: Event) -> None:
 def writing(memory: Callable[[], SqliteStorage], tmp_path: Path) -> Iterator[Event]:
     """Another process that is in the midst of writing until the event is set."""
     memory()  # makes the table
-    spawn = multiprocessing.get_context("spawn")
-    holds, let_go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold_the_lock, args=(tmp_path / "shared", holds, let_go))
+    context = processes()
+    holds, let_go = context.Event(), context.Event()
+    other = context.Process(target=_hold_the_lock, args=(tmp_path / "shared", holds, let_go))
     other.start()
     assert holds.wait(60)
     yield let_go
@@ -167,9 +175,9 @@ def _count_often(folder: Path, together: Barrier) -> None:
 
 
 def test_no_count_is_lost_between_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    together = spawn.Barrier(2)
-    workers = [spawn.Process(target=_count_often, args=(tmp_path, together)) for _ in range(2)]
+    context = processes()
+    together = context.Barrier(2)
+    workers = [context.Process(target=_count_often, args=(tmp_path, together)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
