@@ -166,6 +166,8 @@ def test_no_key_is_ever_printed(guarded: TestClient, capfd: pytest.CaptureFixtur
         ({"MAX_IMAGES_IN_FLIGHT": "5"}, "MAX_BATCH_IMAGES"),
         ({"MAX_BUFFERED_BYTES": "1000"}, "must hold one batch"),
         ({"ALPHA": "2"}, "ALPHA=2"),
+        ({"ALPHA": "none"}, "ALPHA=none"),
+        ({"AI_PRIOR": "1"}, "AI_PRIOR=1"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_line(

@@ -171,16 +171,15 @@ def test_the_service_needs_nothing_of_the_training_stack(tiny: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "value"), [("AI_PRIOR", "1"), ("ALPHA", "none"), ("WORKERS", "0")])
-def test_a_wrong_setting_ends_the_start_with_one_line(name: str, value: str) -> None:
+def test_a_wrong_setting_ends_the_start_with_one_line() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "import service.service"],
         cwd=ROOT,
-        env=os.environ | {name: value},
+        env=os.environ | {"WORKERS": "0"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"error: {name}={value}: ")
+    assert ended.stderr.startswith("error: WORKERS=0: ")
     assert len(ended.stderr.splitlines()) == 1
