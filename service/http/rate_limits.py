@@ -90,7 +90,10 @@ class SqliteStorage(Storage):
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="aidetect-")
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(
-            Path(folder) / "rate-limits.sqlite", timeout=_LOCK_SECONDS, isolation_level=None
+            Path(folder) / "rate-limits.sqlite",
+            timeout=_LOCK_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # the event loop's thread may be another one than this
         )
         # One worker after the other: SQLite waits for no lock when it changes to a write-ahead log.
         with (Path(folder) / "rate-limits.lock").open("w") as lock:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from client import Client
@@ -89,7 +88,7 @@ def test_the_command_line(log: PredictionLog, tmp_path: Path) -> None:
 
 
 @pytest.mark.serve
-def test_from_a_verdict_to_an_own_photo(server: Server, client: httpx.Client, tmp_path: Path) -> None:
+def test_from_a_verdict_to_an_own_photo(server: Server, tmp_path: Path) -> None:
     """docs/FEEDBACK.md, step by step."""
     (tmp_path / "catalogue").mkdir()
     labels = {"shoe-4711-1": "real", "shoe-4711-2": "real", "cup-12-1": "ai_generated"}
