@@ -174,11 +174,13 @@ def read_release(folder: Path) -> Card:
         raise StageError(f"{folder} holds no release: {', '.join(missing)} is missing")
     try:
         card = read_card(folder)
-        if card.released and sha256_file(model) == card.sha256:
-            return card
     except ModelError as error:
         raise StageError(str(error)) from error
-    raise StageError(f"{model} is not the file that {folder / CARD} was written for")
+    if card.release is None:
+        raise StageError(f"{folder} holds a candidate, not a release: run 'make release' first")
+    if sha256_file(model) != card.sha256:
+        raise StageError(f"{model} is not the file that {folder / CARD} was written for")
+    return card
 
 
 def _model_file(folder: Path) -> Path:

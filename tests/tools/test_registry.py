@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused(client: mlflow.MlflowClient) -> None:
     with pytest.raises(StageError, match=r"another file is registered as version 1\.0\.0"):
         registry.promote("cifake", None, TO)
     (folder / "card.json").write_text(card.of_file.to_json())
-    with pytest.raises(StageError, match=r"is a candidate"):
+    with pytest.raises(StageError, match=r"models/cifake holds a candidate, not a release"):
         registry.promote("cifake", None, TO)
     (folder / "reference.npz").unlink()
     with pytest.raises(StageError, match=r"reference\.npz is missing"):
