@@ -1,11 +1,8 @@
 """Promote and roll back: MLflow's aliases and the folder that services read agree at every step."""
 
-import os
-import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -16,7 +13,6 @@ from stages.common import StageError
 from tests.service import tiny_model
 from tools import registry
 
-REPO = Path(__file__).resolve().parents[2]
 OLD_NAME = "ai-product-photo-detector"
 TO = Path("deploy")
 
@@ -38,7 +34,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mlflow.M
     """A registry of its own, in the working directory."""
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")  # absolute: MLflow keeps stores by this name
     yield mlflow.MlflowClient()
     mlflow.set_tracking_uri(before)
 
@@ -58,18 +54,20 @@ def aliases(client: mlflow.MlflowClient, name: str = "cifake") -> dict[str, str]
     return {alias: client.get_model_version(name, str(n)).tags["version"] for alias, n in model.aliases.items()}
 
 
-def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command line as a user does."""
-    environment = os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    run = [sys.executable, "-W", "ignore", "-m", "tools.registry", *arguments]
-    return subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+@pytest.fixture
+def command(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, list[str]]]:
+    """Run the command line; return what it prints, and the notes beside it."""
 
+    def run(*arguments: str) -> tuple[str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["tools.registry", *arguments])
+        capsys.readouterr()
+        registry.main()
+        printed = capsys.readouterr()
+        return printed.out, [line for line in printed.err.splitlines() if line.startswith("note: ")]
 
-def said(*arguments: str) -> str:
-    """Return what a command prints, where it succeeds."""
-    done = command(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run
 
 
 @pytest.mark.slow
@@ -101,65 +99,61 @@ def test_promote_and_roll_back(client: mlflow.MlflowClient) -> None:
 
 
 @pytest.mark.slow
-def test_each_model_is_swapped_alone(client: mlflow.MlflowClient) -> None:
+def test_each_model_is_swapped_alone(command: Callable[..., tuple[str, list[str]]]) -> None:
     release("1.0.0")
-    assert "cifake 1.0.0 is champion, and in deploy/models/cifake: " in said("promote")  # the only one
+    assert "cifake 1.0.0 is champion, and in deploy/models/cifake: " in command("promote")[0]  # the only one
     release("2.0.0", "photos")
-    done = command("promote")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: name a model with --model (MODEL=… for make): models/ has cifake, photos\n",
-    )
-    done = command("rollback", "--model", "foto")
-    assert "error: models/ has no model 'foto': there is cifake, photos\n" in done.stderr
-    said("promote", "--model", "photos")
+    with pytest.raises(StageError, match=r"name a model with --model \(MODEL=… for make\): models/ has cifake, photos"):
+        command("promote")
+    with pytest.raises(StageError, match="models/ has no model 'foto': there is cifake, photos"):
+        command("rollback", "--model", "foto")
+    command("promote", "--model", "photos")
     release("2.1.0", "photos")
     link = (TO / "models/cifake").lstat().st_ino
-    said("promote", "--model", "photos")
+    command("promote", "--model", "photos")
     assert (served("cifake"), served("photos")) == ("1.0.0", "2.1.0")
-    assert "photos 2.0.0 is champion" in said("rollback", "--model", "photos")
+    assert "photos 2.0.0 is champion" in command("rollback", "--model", "photos")[0]
     assert (served("cifake"), served("photos")) == ("1.0.0", "2.0.0")
     assert (TO / "models/cifake").lstat().st_ino == link
-    lines = [line.split() for line in said("list", "--model", "photos").splitlines()]
+    lines = [line.split() for line in command("list", "--model", "photos")[0].splitlines()]
     assert [(line[:2], line[3:]) for line in lines] == [(["photos", "2.0.0"], ["champion"]), (["photos", "2.1.0"], [])]
     shutil.rmtree("models/photos")  # it stays in the registry
-    assert "photos 2.1.0 is champion" in said("promote", "--model", "photos", "--version", "2.1.0")
-    shutil.move((TO / "models/photos").resolve(), "mine")
+    assert "photos 2.1.0 is champion" in command("promote", "--model", "photos", "--version", "2.1.0")[0]
     (TO / "models/photos").unlink()
-    shutil.move("mine", TO / "models/photos")
+    (TO / "models/photos").mkdir()
     with pytest.raises(StageError, match="deploy/models/photos is a folder of its own: move it away"):
         registry.promote("photos", "2.0.0", TO)
 
 
 @pytest.mark.slow
-def test_releases_of_the_layout_before_are_promoted_and_gone_back_to(client: mlflow.MlflowClient) -> None:
+def test_releases_of_the_layout_before_are_promoted_and_gone_back_to(
+    client: mlflow.MlflowClient, command: Callable[..., tuple[str, list[str]]]
+) -> None:
     """There was one model, `detector.onnx`, registered under the project's name and laid out in deploy/current."""
     old = release("1.2.0", folder=Path("old/models"))
     (old / "model.onnx").rename(old / "detector.onnx")
     registry.register(old)
-    source = client.search_model_versions("name = 'cifake'")[0]
+    (known,) = client.search_model_versions("name = 'cifake'")
     client.create_registered_model(OLD_NAME)
-    client.create_model_version(OLD_NAME, source.source, source.run_id, tags=source.tags)
+    client.create_model_version(OLD_NAME, known.source, known.run_id, tags=known.tags)
     client.set_registered_model_alias(OLD_NAME, "champion", "1")
     client.delete_registered_model("cifake")
     (TO / "1.2.0").mkdir(parents=True)
     (TO / "current").symlink_to("1.2.0")
 
     release("1.3.0")
-    done = command("promote")
-    assert done.returncode == 0, done.stderr
-    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    _, notes = command("promote")
     assert notes[0] == f"note: versions 1.2.0, registered as {OLD_NAME}, are versions of cifake now"
     assert notes[1].startswith("note: deploy/current is of the layout before and stays as it was: ")
     assert "MODELS=deploy/models instead of MODEL_PATH" in notes[1]
     assert aliases(client) == {"champion": "1.3.0", "previous": "1.2.0"}
-    done = command("rollback")
-    assert re.match(r"cifake 1\.2\.0 is champion", done.stdout)
-    assert "are versions of cifake now" not in done.stderr  # told once
+    printed, notes = command("rollback")
+    assert printed.startswith("cifake 1.2.0 is champion")
+    assert len(notes) == 1  # that of the versions is told once
     assert served() == "1.2.0"
 
-    release("1.1.0", folder=Path("older/models"))
-    said("promote", "--from", "older/models")
+    older = release("1.1.0", folder=Path("older/models"))
+    command("promote", "--from", str(older))
     assert served() == "1.1.0"
     assert len(client.search_model_versions("name = 'cifake'")) == 3
     assert len(client.search_model_versions(f"name = '{OLD_NAME}'")) == 1
