@@ -53,7 +53,7 @@ class PhotoDetector:
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's `/readyz`."""
-        if app.state.worker.served.model is None:
+        if not app.state.worker.store.models:
             raise HTTPException(503, NOT_LOADED)
         return True
 

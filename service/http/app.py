@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartParser
 from service.http.errors import ApiError, detail_of, error_answer, error_name
 from service.http.openapi import page, schema
 from service.http.routes import drift, facts, feedback, logged, predictions
-from service.http.state import Worker, start_worker
+from service.http.state import AppState, start_app
 from service.photo import ImageError
 from service.settings import Settings
 
@@ -50,23 +50,23 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return error_answer(request.scope, status, name, detail, headers)
 
 
-async def _watch(worker: Worker) -> None:
-    """Put another model file into service when one takes the place of the first."""
+async def _watch(worker: AppState) -> None:
+    """Put models into service that are put in place while the service runs."""
     limiter = anyio.CapacityLimiter(1)
     while True:
         await asyncio.sleep(1)
         try:
-            await anyio.to_thread.run_sync(worker.served.look, limiter=limiter)
+            await anyio.to_thread.run_sync(worker.store.update, limiter=limiter)
         except Exception:
-            logger.exception("looking for another model file failed")
+            logger.exception("looking for other models failed")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its model is loaded when it starts to serve, not here."""
+    """Return the application; its models are loaded when it starts to serve, not here."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = app.state.worker = start_worker(settings)
+        worker = app.state.worker = start_app(settings)
         watching = asyncio.create_task(_watch(worker))
         yield
         watching.cancel()

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.http.errors import ApiError
-from service.http.state import Worker
+from service.http.state import AppState
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ _LOG_SECONDS = 1.0  # a prediction may be answered that much earlier than it is 
 
 
 # Coroutines although they await nothing: FastAPI runs plain functions in threads, and two hops cost more than parsing.
-async def _worker(request: Request) -> Worker:
-    worker: Worker = request.app.state.worker
+async def _worker(request: Request) -> AppState:
+    worker: AppState = request.app.state.worker
     return worker
 
 
@@ -41,7 +41,7 @@ def body_of(kinds: frozenset[str], ask: str) -> Callable[[Request], Awaitable[No
     return check
 
 
-async def ask_log(worker: Worker, work: Callable[[], T]) -> T:
+async def ask_log(worker: AppState, work: Callable[[], T]) -> T:
     """Run what reads or writes the prediction log; 503 where that fails."""
     try:
         return await worker.log_slot.run(work)
@@ -50,7 +50,7 @@ async def ask_log(worker: Worker, work: Callable[[], T]) -> T:
         raise ApiError(503, "log_unavailable", "the prediction log does not answer; try again later") from error
 
 
-async def find_prediction(worker: Worker, prediction_id: str) -> dict[str, Any]:
+async def find_prediction(worker: AppState, prediction_id: str) -> dict[str, Any]:
     """Return an earlier prediction's row of the log; 404 where there is none.
 
     Raises:
@@ -64,12 +64,12 @@ async def find_prediction(worker: Worker, prediction_id: str) -> dict[str, Any]:
     return row
 
 
-def _unknown(worker: Worker, prediction_id: str) -> ApiError:
+def _unknown(worker: AppState, prediction_id: str) -> ApiError:
     detail = f"no prediction {prediction_id} is known; the items of a batch have ids of their own"
     if worker.settings.log_share < 1:
         detail += f", and only {worker.settings.log_share:.2%} of all predictions are logged"
     return ApiError(404, "unknown_prediction", detail)
 
 
-WorkerOf = Annotated[Worker, Depends(_worker)]
+WorkerOf = Annotated[AppState, Depends(_worker)]
 RequestId = Annotated[str, Depends(_request_id)]
