@@ -10,6 +10,7 @@ image averaged, as it would be served. Forward passes of all files are timed in 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -77,10 +78,11 @@ def train(network: Network, epochs: int) -> None:
     if name in known.stdout.split():
         return
     settings = (f"train.epochs={epochs}", *network.settings, *QUICK)
+    settings = tuple(re.sub(r"^([~+]*)", r"\1models.cifake.", each) for each in settings)
     command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in settings)]
     # What else a shell has set for a release is no matter of an experiment.
     environment = {k: v for k, v in os.environ.items() if k != "LARGE_PHOTOS"}
-    subprocess.run([*command, "evaluate"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
+    subprocess.run([*command, "evaluate@cifake"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
 
 
 def found(revision: str | None) -> dict[str, Any]:
@@ -93,10 +95,10 @@ def found(revision: str | None) -> dict[str, Any]:
         return content
 
     metrics = json.loads(read("reports/cifake/metrics.json"))
-    params = yaml.safe_load(read("params.yaml"))["train"]
+    params = yaml.safe_load(read("params.yaml"))["models"]["cifake"]["train"]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.safetensors"
-        checkpoint.write_bytes(read("models/cifake/checkpoint.safetensors"))
+        checkpoint.write_bytes(read("build/cifake/candidate/checkpoint.safetensors"))
         network, _ = load_checkpoint(checkpoint)
     return {
         "backbone": params["backbone"],
@@ -107,7 +109,7 @@ def found(revision: str | None) -> dict[str, Any]:
         "validation_images": metrics["validation"]["images"],
         "accuracy": metrics["validation"]["accuracy"],
         "auc": metrics["validation"]["auc"],
-        "onnx": read("build/model.onnx"),
+        "onnx": read("build/cifake/candidate/model.onnx"),
     }
 
 
@@ -184,7 +186,7 @@ def main() -> None:
     pipeline = json.loads((ROOT / "reports" / "bench_pipeline.json").read_text(encoding="utf-8"))
     epoch = max((row for row in pipeline["rows"] if row["stage"] == "train"), key=lambda row: row["images"])
     report = {
-        "recipe": yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"],
+        "recipe": yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["train"],
         "backbones": backbones,
         "epochs": [
             {"epochs": row["epochs"], "minutes": round(row["epochs"] * epoch["seconds"] / 60)}

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from stages.common import StageError, run_stage
+from stages.common import StageError, run_command
 from tools.report import __main__ as report
 
 CARD = "models/cifake/card.json"
@@ -162,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

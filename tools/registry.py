@@ -19,7 +19,7 @@ from typing import Any
 
 import mlflow
 
-from stages.common import StageError, run_stage, sha256_file
+from stages.common import StageError, run_command, sha256_file
 from stages.tracking import EXPERIMENT
 
 MODELS = Path("models/cifake")
@@ -189,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

@@ -37,7 +37,7 @@ def released() -> Detector:
 @pytest.fixture(scope="module")
 def validation(cifake: Path) -> ImageSet:
     """Photos that chose the model, but taught it nothing; test is read by a release alone."""
-    data = load_images(cifake / "build/dataset/validation.safetensors")
+    data = load_images(cifake / "build/cifake/dataset/validation.safetensors")
     return data.take(np.arange(1000))
 
 

@@ -58,7 +58,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     ("stage", "room_kb"), [("download", 500), ("preprocess", 100), ("train", 10), ("export", 10), ("evaluate", 2)]
 )
 def test_a_full_disk_is_one_line_and_leaves_earlier_outputs(trained, workspace, stage: str, room_kb: int) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
     earlier = {path: path.read_bytes() for path in workspace.path.rglob("*") if path.is_file()}
     workspace.refuses(
