@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.models.card import Card, Release, read_card
-from stages.common import StageError, load_params, run_stage, whole_file, write_json
+from stages.common import StageError, load_params, run_stage, whole_file, write_json, write_text
 from stages.data.image_sets import load_images
 from stages.data.raw import IMAGES, NAMES
 from stages.evaluation.assessment import ALPHA, AssessmentParams, assess
@@ -102,8 +102,7 @@ def _put_together(paths: ModelPaths, card: Card) -> None:
     ):
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
-    with whole_file(whole.card) as temporary:
-        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
+    write_text(whole.card, card.to_json() + "\n")
 
 
 def _git_commit() -> str | None:
