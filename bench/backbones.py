@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ NETWORKS = (  # two residual nets, then one of each other family
 )  # fmt: skip
 
 
+def of_model(settings: Iterable[str]) -> list[str]:
+    """Return settings of a model's sections as settings of params.yaml."""
+    return [re.sub(r"^([~+]*)", r"\1models.cifake.", each) for each in settings]
+
+
 def train(network: Network, epochs: int) -> None:
     """Run one experiment up to evaluate, unless it was run before."""
     listed = ["dvc", "exp", "list", "--name-only"]
@@ -78,8 +84,7 @@ def train(network: Network, epochs: int) -> None:
     if name in known.stdout.split():
         return
     settings = (f"train.epochs={epochs}", *network.settings, *QUICK)
-    settings = tuple(re.sub(r"^([~+]*)", r"\1models.cifake.", each) for each in settings)
-    command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in settings)]
+    command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in of_model(settings))]
     # What else a shell has set for a release is no matter of an experiment.
     environment = {k: v for k, v in os.environ.items() if k != "LARGE_PHOTOS"}
     subprocess.run([*command, "evaluate@cifake"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
