@@ -3,7 +3,8 @@
 python bench/int8.py [--report reports/bench_int8.json]
 
 ONNX Runtime's static quantization of the convolutions, calibrated on training photos, against the released file in one
-run on one core. An experiment: nothing is released. Validation is build/dataset/validation.safetensors (`dvc repro`).
+run on one core. An experiment: nothing is released. Validation is that of the
+last `dvc repro`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from stages.data.image_sets import load_images
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "cifake" / "model.onnx"
-DATASET = ROOT / "build" / "dataset"
+DATASET = ROOT / "build/cifake/dataset"
 CALIBRATION = 1024  # training photos
 ROUNDS = 60
 

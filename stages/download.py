@@ -1,4 +1,4 @@
-"""Stage download: bring CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126) into build/raw/, the same file whichever way."""
+"""Stage download: bring CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126), the same file whichever way."""
 
 import io
 import os
@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file
 from stages.data.image_sets import ImageSet, row_digests, save_images
-from stages.data.raw import NAMES, RAW, DownloadParams
+from stages.data.raw import IMAGES, NAMES, DownloadParams
 from stages.data.sources import Row, from_archive, from_huggingface, from_kaggle
 from stages.data.synthetic import synthetic_images
+from stages.paths import ModelPaths
 
 
 def collect(rows: Iterator[Row]) -> tuple[ImageSet, list[str]]:
@@ -49,8 +50,8 @@ def content_order(data: ImageSet) -> npt.NDArray[np.int64]:
     return np.lexsort((data.labels, data.flags["test"], row_digests(data.images)))
 
 
-def download(params: DownloadParams, archive: str | None) -> None:
-    """Write build/raw/images.safetensors from the first way that brings the data set whose digest is in params.
+def download(params: DownloadParams, folder: Path, archive: str | None) -> None:
+    """Write the raw data set into `folder` from the first way that brings the data set whose digest is in params.
 
     Raises:
         StageError: no way worked; the message says what each one answered.
@@ -70,22 +71,22 @@ def download(params: DownloadParams, archive: str | None) -> None:
             failures.append(f"{way}: {' '.join(str(error).split())[:300]}")
             continue
         try:
-            _save_verified(data, params.sha256)
+            _save_verified(folder / IMAGES, data, params.sha256)
         except StageError as error:
             failures.append(f"{way}: {error}")
             continue
-        with whole_file(NAMES) as temporary:
+        with whole_file(folder / NAMES) as temporary:
             temporary.write_text("\n".join(["name", *names]) + "\n", encoding="utf-8")
         return
     hint = "" if archive else (
         "; or set CIFAKE_ARCHIVE to a zip, tar or folder that you have (layout train/REAL/*.jpg, ...);"
-        " without any data, 'dvc exp run -S download.dataset=synthetic' shows the pipeline at work"
+        " without any data, 'dvc exp run -S models.cifake.download.dataset=synthetic' shows the pipeline at work"
     )  # fmt: skip
     raise StageError("CIFAKE did not arrive. " + "; ".join(failures) + hint)
 
 
-def _save_verified(data: ImageSet, expected: str) -> None:
-    with whole_file(RAW) as temporary:  # the digest is checked before the file gets its name
+def _save_verified(path: Path, data: ImageSet, expected: str) -> None:
+    with whole_file(path) as temporary:  # the digest is checked before the file gets its name
         save_images(temporary, data)
         if (found := sha256_file(temporary)) != expected:
             raise StageError(
@@ -94,15 +95,15 @@ def _save_verified(data: ImageSet, expected: str) -> None:
             )
 
 
-def main() -> None:
+def main(paths: ModelPaths) -> None:
     """Bring the data set that params.yaml names."""
-    params = load_params("download", DownloadParams)
+    params = load_params("download", DownloadParams, paths.name)
     if params.dataset == "synthetic":
         data = synthetic_images(params.synthetic_images, params.synthetic_size, params.synthetic_seed)
-        NAMES.unlink(missing_ok=True)  # another data set's
-        save_images(RAW, data.take(content_order(data)))
+        (paths.raw / NAMES).unlink(missing_ok=True)  # another data set's
+        save_images(paths.raw / IMAGES, data.take(content_order(data)))
     else:
-        download(params, os.environ.get("CIFAKE_ARCHIVE"))
+        download(params, paths.raw, os.environ.get("CIFAKE_ARCHIVE"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Stage preprocess: merge, clean and split the photos into build/dataset/."""
+"""Stage preprocess: merge, clean and split the photos into ModelPaths.dataset."""
 
 import hashlib
-from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
@@ -15,11 +14,10 @@ from stages.common import LABELS, Params, StageError, load_params, run_stage, sh
 from stages.data.image_sets import ImageSet, load_images, row_digests, save_images
 from stages.data.inbox import IMPORT, OWN, check_import
 from stages.data.own_photos import own_photos
-from stages.data.raw import RAW, DownloadParams
+from stages.data.raw import IMAGES, DownloadParams
 from stages.data.splits import clean, near_duplicates, split_by_hash
+from stages.paths import ModelPaths
 
-OUT = Path("build/dataset")
-REPORT = Path("reports/cifake/dataset.json")
 PARTS = ("train", "validation", "calibration", "test")
 
 
@@ -43,8 +41,8 @@ class PreprocessParams(Params):
         return self
 
 
-def preprocess(params: PreprocessParams, dataset: str) -> None:
-    """Write build/dataset/{train,validation,calibration,test}.safetensors and reports/cifake/dataset.json."""
+def preprocess(params: PreprocessParams, dataset: str, paths: ModelPaths) -> None:
+    """Write {train,validation,calibration,test}.safetensors into `paths.dataset`, and `paths.dataset_report`."""
     size = params.image_size
     check_import()
     own = own_photos(OWN, size, params.own_jpeg_quality)
@@ -54,7 +52,7 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
             f" into photos/ ({IMPORT}; a colleague's: 'git checkout data.dvc', 'dvc pull data', copy data/ to photos/),"
             " or lower own_photos_min to train without them knowingly"
         )
-    raw = load_images(RAW)
+    raw = load_images(paths.raw / IMAGES)
     digests = row_digests(raw.images)
     is_test = raw.flags["test"] == 1
     masks, report = clean(raw, digests)
@@ -89,11 +87,11 @@ def preprocess(params: PreprocessParams, dataset: str) -> None:
             np.concatenate([raw.labels[rows], own.photos.labels[own_rows]]),
             flags,
         )
-        save_images(path := OUT / f"{part}.safetensors", joined)
+        save_images(path := paths.dataset / f"{part}.safetensors", joined)
         report["splits"][part] = {"images": len(joined), "own_photos": len(own_rows)} | {
             label: int((joined.labels == i).sum()) for i, label in enumerate(LABELS)
         } | {"sha256": sha256_file(path)}  # fmt: skip
-    write_json(REPORT, report)
+    write_json(paths.dataset_report, report)
     for part, counts in report["splits"].items():
         own_part = f", {counts['own_photos']} of them your own" if len(own.photos) else ""
         print(f"{part}: {counts['images']:,} photos{own_part}")
@@ -105,9 +103,10 @@ def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     return np.stack([resize(Image.fromarray(i), size, size) for i in tqdm(images, desc=f"to {size} px")])
 
 
-def main() -> None:
+def main(paths: ModelPaths) -> None:
     """Prepare the data as params.yaml says."""
-    preprocess(load_params("preprocess", PreprocessParams), load_params("download", DownloadParams).dataset)
+    params = load_params("preprocess", PreprocessParams, paths.name)
+    preprocess(params, load_params("download", DownloadParams, paths.name).dataset, paths)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from service.models.card import Card, read_card
-from stages.common import StageError, run_stage
+from stages.common import StageError, run_command
 from stages.paths import ModelPaths
 from tools.registry import pick
 from tools.report import __main__ as report
@@ -175,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

@@ -23,7 +23,7 @@ from typing import Any
 import mlflow
 
 from service.models.card import CARD, MODEL, PLOTS, REFERENCE, Card, ModelError, read_card
-from stages.common import StageError, run_stage, sha256_file
+from stages.common import StageError, run_command, sha256_file
 from stages.tracking import EXPERIMENT
 
 MODELS = Path("models")
@@ -287,4 +287,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

@@ -26,7 +26,7 @@ class OwnPhotos:
         photos: uint8 [N, size, size, 3] with their labels.
         groups: each photo's group (sub-folder, else perceptual hash), which never straddles a split.
         sizes: each photo's own (width, height), in pixels.
-        report: counts for reports/cifake/dataset.json.
+        report: counts for the data set report.
     """
 
     photos: ImageSet

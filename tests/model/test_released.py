@@ -19,9 +19,9 @@ from stages.common import load_params
 from stages.data.image_sets import ImageSet, load_images
 from stages.data.synthetic import synthetic_images
 from stages.evaluation import robustness as changes
-from stages.evaluation.gates import Measured, refusals
 from stages.evaluation.ood import outside
 from stages.release import ReleaseParams
+from stages.releasing.gates import Measured, refusals
 
 REPO = Path(__file__).resolve().parents[2]
 CARD = read_card(REPO / "models/cifake")
@@ -37,7 +37,7 @@ def released() -> Detector:
 @pytest.fixture(scope="module")
 def validation(cifake: Path) -> ImageSet:
     """Photos that chose the model, but taught it nothing; test is read by a release alone."""
-    data = load_images(cifake / "build/dataset/validation.safetensors")
+    data = load_images(cifake / "build/cifake/dataset/validation.safetensors")
     return data.take(np.arange(1000))
 
 
@@ -67,8 +67,8 @@ def test_the_released_files_fit_together() -> None:
 
 
 def test_the_released_model_passes_the_gates_of_a_release() -> None:
-    """The one list (stages/evaluation/gates.py) on the figures that it was released by: those of validation."""
-    gates = load_params("release", ReleaseParams, REPO / "params.yaml")
+    """The one list (stages/releasing/gates.py) on the figures that it was released by: those of validation."""
+    gates = load_params("release", ReleaseParams, "cifake", REPO / "params.yaml")
     size = (REPO / "models/cifake/model.onnx").stat().st_size / 1e6
     assessment = json.loads((REPO / "reports/cifake/assessment.json").read_text(encoding="utf-8"))
     assert refusals(gates, Measured(CARD, CARD.released.validation, assessment, size)) == []

@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 from service.models.card import Card, read_card
-from stages.evaluation.gates import Gates, Measured, refusals
+from stages.common import load_params
 from stages.release import ReleaseParams
+from stages.releasing.gates import Gates, Measured, refusals
 from tests.stages.conftest import ANYTHING_PASSES
 from tests.support import tiny_model
 
 REPO = Path(__file__).resolve().parents[2]
 PARAMS = ReleaseParams.model_validate(
-    yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"]
+    yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["release"]
     | {"dataset": "cifake", "min_accuracy": 0.965, "min_class_accuracy": 0.96, "min_auc": 0.99, "max_ece": 0.01,
        "min_generated_flagged": 0.8, "max_reals_flagged_excess": 0, "max_out_of_domain": 0.025,
        "min_accuracy_jpeg_40": 0.949, "min_accuracy_blur_06": 0.859, "min_accuracy_noise_01": 0.94,
@@ -133,5 +134,5 @@ def test_the_validation_figures_in_git_pass() -> None:
     card = read_card(REPO / "models/cifake")
     if metrics["validation"] != card.released.validation:
         pytest.skip("reports/ are of another candidate than models/")
-    params = ReleaseParams.model_validate(yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"])
+    params = load_params("release", ReleaseParams, "cifake", REPO / "params.yaml")
     assert refusals(params, Measured(card, metrics["validation"], assessment, metrics["file"]["mb"])) == []

@@ -71,7 +71,7 @@ def test_another_run_does_not_take_over_a_saved_state(tmp_path: Path, params) ->
 def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace) -> None:
     shutil.copytree(prepared.path / "build", workspace.path / "build")
     workspace.params(train={"epochs": 8})
-    state = Path("build/train_state.pt")
+    state = Path("build/cifake/train_state.pt")
     process = subprocess.Popen(
         workspace.command("train"), env=workspace.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -79,7 +79,7 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not Path("models/cifake/checkpoint.safetensors").exists()
+    assert not Path("build/cifake/candidate/checkpoint.safetensors").exists()
     result = workspace.run("train")
     assert result.returncode == 0, result.stderr
     assert "going on after epoch" in result.stdout
@@ -98,7 +98,7 @@ def test_two_processes_train_one_model_alike_and_go_on_after_a_kill(trained, wor
     environment = workspace.environment(OMP_NUM_THREADS="1")
 
     def start() -> "subprocess.Popen[str]":
-        command = [*torchrun, str(free_port()), "-m", "stages.train"]
+        command = [*torchrun, str(free_port()), "-m", "stages.train", "cifake"]
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def curves() -> list[str]:
@@ -114,7 +114,7 @@ def test_two_processes_train_one_model_alike_and_go_on_after_a_kill(trained, wor
     assert process.returncode == 0, errors
     assert printed.count("'epoch': 4") == 1  # one of the two tells
     whole = curves()
-    process, state = start(), Path("build/train_state.pt")
+    process, state = start(), Path("build/cifake/train_state.pt")
     while not state.exists() and process.poll() is None:
         time.sleep(0.02)
     for each in (*psutil.Process(process.pid).children(recursive=True), process):  # torchrun's outlive it
@@ -173,9 +173,9 @@ def test_a_weights_file_of_another_network_is_refused(params, tmp_path: Path) ->
 def test_a_second_training_is_refused_and_a_damaged_state_means_a_new_start(prepared, workspace) -> None:
     shutil.copytree(prepared.path / "build", workspace.path / "build")
     workspace.params(train={"epochs": 1})
-    with only_one("build/train_state.lock", "a test"):
+    with only_one("build/cifake/train_state.lock", "a test"):
         workspace.refuses("train", "another training is running already")
-    Path("build/train_state.pt").write_bytes(b"no state")
+    Path("build/cifake/train_state.pt").write_bytes(b"no state")
     result = workspace.run("train")
     assert result.returncode == 0, result.stderr
     assert "starting anew" in result.stdout
@@ -190,14 +190,14 @@ def test_one_class_only_is_refused(tmp_path: Path, params) -> None:
 
 @pytest.mark.slow
 def test_a_refused_run_leaves_the_earlier_checkpoint(trained, workspace) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    earlier = Path("models/cifake/checkpoint.safetensors").read_bytes()
+    earlier = Path("build/cifake/candidate/checkpoint.safetensors").read_bytes()
     workspace.params(train={"backbone": "resnet81"})
     workspace.refuses("train", "resnet81")
     workspace.params(train={"epochs": 0})
     workspace.refuses("train", "train.epochs = 0")
-    assert Path("models/cifake/checkpoint.safetensors").read_bytes() == earlier
+    assert Path("build/cifake/candidate/checkpoint.safetensors").read_bytes() == earlier
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_b0", "convnext_atto", "mobilenetv4_conv_small", "resnet18"])
@@ -212,7 +212,7 @@ def test_other_backbones_and_sizes_need_no_code(tmp_path: Path, backbone: str) -
 
 
 def test_a_truncated_or_foreign_checkpoint_is_one_line(tmp_path: Path, trained) -> None:
-    whole = (trained.path / "models/cifake/checkpoint.safetensors").read_bytes()
+    whole = (trained.path / "build/cifake/candidate/checkpoint.safetensors").read_bytes()
     for name, data in {"truncated": whole[:-100], "foreign": b"PK\x03\x04 a zip", "empty": b""}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(StageError, match="restore it from git"):

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from service.models.card import CARD, MODEL, ModelError
 from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
-from stages.common import StageError, only_one, run_stage
+from stages.common import StageError, only_one, run_command
 from tools.score.catalogue import survey
 from tools.score.scorer import (
     MODELS,
@@ -271,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)
