@@ -58,8 +58,8 @@ class StoredImages:
         height, width = self.shape[1:3]
         return StoredImages(self._read, self._rows[rows], (height, width))
 
-    def as_stored(self) -> Iterator[Uint8]:
-        """Yield each photo as it lies in the file: uint8 [H, W, 3], or an encoded one as uint8 [bytes]."""
+    def stored(self) -> Iterator[Uint8]:
+        """Yield each photo as it lies in the file."""
         return map(self._read, self._rows.tolist())
 
 
@@ -97,6 +97,11 @@ def batches(images: Images, size: int = 256) -> Iterator[Uint8]:
     """Yield photos in order, uint8 [M, H, W, 3], with `size` in a batch: fewer where they are large, or at the end."""
     step = max(1, min(size, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
     return (images[start : start + step] for start in range(0, len(images), step))
+
+
+def as_stored(images: Images) -> Iterator[Uint8]:
+    """Yield each photo as it lies in its file: uint8 [H, W, 3], or an encoded one as uint8 [bytes]."""
+    return images.stored() if isinstance(images, StoredImages) else iter(images)
 
 
 class Spool:
@@ -147,7 +152,7 @@ def write_images(
 
     Args:
         path: the file.
-        photos: N of them, one after the other: uint8 [H, W, 3], or as `StoredImages.as_stored` gives those of this size.
+        photos: N of them, one after the other: uint8 [H, W, 3], or as `as_stored` gives those of this size.
         size: (H, W).
         labels: uint8 [N].
         flags: uint8 [N] each, by name.
@@ -177,8 +182,7 @@ def save_images(path: str | Path, data: ImageSet) -> None:
         StageError: the disk is full.
     """
     height, width = data.images.shape[1:3]
-    photos = data.images.as_stored() if isinstance(data.images, StoredImages) else data.images
-    write_images(path, photos, (height, width), data.labels, data.flags)
+    write_images(path, as_stored(data.images), (height, width), data.labels, data.flags)
 
 
 def load_images(path: str | Path) -> ImageSet:

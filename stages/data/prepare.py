@@ -106,7 +106,7 @@ def prepare(params: PreprocessParams, dataset: str, raw_file: Path, own_folder: 
 
 def _resized(images: Images, size: tuple[int, int]) -> Iterator[Uint8]:
     if isinstance(images, StoredImages) and images.shape[1:3] == size:
-        return images.as_stored()
+        return images.stored()
     photos = (photo for batch in batches(images) for photo in batch)
     bar = tqdm(photos, desc=f"to {size[1]} x {size[0]} px", total=len(images), mininterval=2, delay=1)
     return (resize(Image.fromarray(photo), *size) for photo in bar)
