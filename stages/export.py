@@ -18,7 +18,15 @@ def main() -> None:
     params = load_params("export", ExportParams)
     train_set, calibration = (load_images(DATASET / f"{name}.safetensors") for name in ("train", "calibration"))
     report = json.loads(REPORT.read_text(encoding="utf-8"))
-    card = export(params, "cifake", CHECKPOINT, train_set, calibration, report, OUT)
+    card = export(
+        params,
+        "cifake",
+        checkpoint=CHECKPOINT,
+        train_set=train_set,
+        calibration_set=calibration,
+        dataset_report=report,
+        out=OUT,
+    )
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB, version {card.version}")
 
 

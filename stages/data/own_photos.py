@@ -48,7 +48,8 @@ def own_photos(folder: Path, size: tuple[int, int], quality: int, spool_folder: 
     """
     files = files_of(folder)
     spool = Spool(spool_folder)
-    labels, groups, sizes, faults = [], [], [], []
+    labels: list[int] = []
+    groups, sizes, faults = [], [], []
     seen: dict[bytes, str] = {}
     for file in tqdm(files, desc="own photos", disable=not files):
         name = file.relative_to(folder)

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from stages.common import sha256_file
+from stages.data.cifake import collect
 from stages.data.raw import RAW
 from stages.data.sources import from_archive
 from stages.data.synthetic import synthetic_images
-from stages.data.cifake import collect
 
 
 def encoded(count: int = 40) -> Iterator[tuple[str, bytes]]:

@@ -14,8 +14,8 @@ from stages.common import StageError
 from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.data.inbox import check_import
 from stages.data.own_photos import own_photos
-from stages.data.splits import clean, split_by_hash
 from stages.data.prepare import PARTS
+from stages.data.splits import clean, split_by_hash
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
 
