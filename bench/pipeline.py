@@ -28,9 +28,9 @@ from bench import tables
 from bench.workspace import MODEL, REPO, Workspace
 from stages import train as training
 from stages.common import sha256_file
+from stages.data.cifake import collect
 from stages.data.image_sets import load_images, save_images
 from stages.data.sources import LAYOUT, from_archive, members
-from stages.download import collect
 
 SETS = ("train", "validation")
 STAGES = ("download", "preprocess", "train", "export", "evaluate")

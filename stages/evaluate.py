@@ -6,12 +6,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from service.models.images import statistics
 from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
 from stages.evaluation.assessment import AssessmentParams, assess
 from stages.evaluation.figures import draw_training
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.scoring import figures_of, open_detector, score, statistics_of
 from stages.paths import ModelPaths
 
 FEW = 100  # photos; with fewer an accuracy of .9 is known to .06 at best
@@ -52,14 +51,14 @@ def main(paths: ModelPaths) -> None:
         for label, p in zip(validation.labels[~own], scored.probability[~own], strict=True):
             file.write(f"{names[label]},{names[int(p >= 0.5)]}\n")
 
-    images = np.concatenate([validation.images, calibration.images])
+    measured = [statistics_of(part) for part in (validation, calibration)]
     embedding = np.concatenate([scored.embedding, scored_calibration.embedding])
     with whole_file(candidate.reference) as temporary, temporary.open("wb") as file:
         columns = {
             "probability": np.concatenate([scored.probability, scored_calibration.probability]),
             "distance": np.concatenate([scored.distance, scored_calibration.distance]),
             "embedding": embedding[:, : params.reference_components],
-            **statistics(images),
+            **{name: np.concatenate([part[name] for part in measured]) for name in measured[0]},
         }
         # Rounded, so that the last bits of another processor's arithmetic do not make another file.
         rounded = {name: values.round(5).astype(np.float32) for name, values in columns.items()}

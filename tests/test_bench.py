@@ -18,8 +18,8 @@ from dvc.utils.hydra import apply_overrides
 
 from service.models.card import read_card
 from stages.data.raw import IMAGES
-from stages.train import TrainParams
 from stages.training.model import build
+from stages.training.trainer import TrainParams
 
 REPO = Path(__file__).resolve().parents[1]
 

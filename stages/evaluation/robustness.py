@@ -1,6 +1,7 @@
 """What happens to photos on their way to a shop, and what the detector says then, at the threshold it had before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from service.models import decision
 from service.models.detector import Detector
 from stages.data.image_sets import ImageSet
 from stages.evaluation.figures import decisions, rounded, save_figure
-from stages.evaluation.scoring import score
+from stages.evaluation.scoring import score_batches
 from stages.exporting.ood_pictures import as_jpeg
 
 Uint8 = npt.NDArray[np.uint8]
@@ -83,8 +84,8 @@ def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[
     border = detector.card.domain.threshold
     reals = data.labels == 0
 
-    def measured(images: Uint8, what: str) -> dict[str, float]:
-        scored = score(detector, ImageSet(images, data.labels, {}), what)
+    def measured(batches: Iterable[Uint8], what: str) -> dict[str, float]:
+        scored = score_batches(detector, batches, what)
         inside = scored.distance <= border
         made = decisions(scored.probability, inside, limits)
         return {
@@ -95,12 +96,12 @@ def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[
             "in_domain_share": float(inside.mean()),
         }
 
-    result: dict[str, Any] = {"images": len(data), "unchanged": measured(data.images, "unchanged")}
+    result: dict[str, Any] = {"images": len(data), "unchanged": measured(data.batches(), "unchanged")}
     for name, (change, strengths) in CHANGES.items():
         result[name] = {}
         for strength in strengths:
-            pieces = [change(data.images[i : i + 1000], strength) for i in range(0, len(data), 1000)]  # spares memory
-            result[name][f"{strength:g}"] = measured(np.concatenate(pieces), f"{name} {strength:g}")
+            changed = map(change, data.batches(1000), repeat(strength))
+            result[name][f"{strength:g}"] = measured(changed, f"{name} {strength:g}")
     final: dict[str, Any] = rounded(result)
     return final
 

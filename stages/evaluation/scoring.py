@@ -1,6 +1,7 @@
 """Score image sets through the very file and code that serve."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from service.models.card import ModelError
 from service.models.detector import Detector
+from service.models.images import statistics
 from stages.common import StageError
 from stages.data.image_sets import ImageSet
 from stages.evaluation.figures import figures
@@ -45,15 +47,23 @@ def open_detector(path: Path) -> Detector:
 
 def score(detector: Detector, data: ImageSet, what: str) -> Scored:
     """Score every image of `data`, with a progress bar named `what`."""
-    parts = [
-        detector.score(data.images[start : start + 256])
-        for start in tqdm(range(0, len(data), 256), desc=what, mininterval=2, delay=1)
-    ]
+    return score_batches(detector, data.batches(), what)
+
+
+def score_batches(detector: Detector, batches: Iterable[npt.NDArray[np.uint8]], what: str) -> Scored:
+    """Score batches uint8 [M, H, W, 3], with a progress bar named `what`; never more than one of them is kept."""
+    parts = [detector.score(batch) for batch in tqdm(batches, desc=what, unit=" batches", mininterval=2, delay=1)]
     return Scored(
         np.concatenate([p.probability for p in parts]).astype(np.float64),
         np.concatenate([p.ood_score for p in parts]).astype(np.float64),
         np.concatenate([p.embedding for p in parts]),
     )
+
+
+def statistics_of(data: ImageSet) -> dict[str, npt.NDArray[np.float32]]:
+    """Return `service.models.images.statistics` of all photos, read in batches."""
+    parts = [statistics(batch) for batch in data.batches()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def figures_of(

@@ -9,9 +9,9 @@ import yaml
 
 from stages import download
 from stages.common import StageError, load_params, run_stage, write_json
-from stages.export import ExportParams
-from stages.preprocess import PreprocessParams
-from stages.train import TrainParams
+from stages.data.prepare import PreprocessParams
+from stages.exporting.exporter import ExportParams
+from stages.training.trainer import TrainParams
 
 SCHEMAS = {"train": TrainParams, "preprocess": PreprocessParams, "export": ExportParams}
 
