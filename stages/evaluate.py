@@ -10,9 +10,10 @@ from pydantic import Field
 from service.models.images import statistics
 from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
-from stages.evaluation.assessment import AssessmentParams, assess
-from stages.evaluation.figures import draw_training
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.plots import draw_training
+from stages.evaluation.runner import evaluate
+from stages.evaluation.scoring import open_detector, score
+from stages.evaluation.types import EvaluationParams
 
 CANDIDATE = Path("build/model.onnx")
 CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
@@ -27,7 +28,7 @@ REFERENCE = Path("build/reference.npz")  # what traffic is compared with: photos
 FEW = 100  # photos; with fewer an accuracy of .9 is known to .06 at best
 
 
-class EvaluateParams(AssessmentParams):
+class EvaluateParams(EvaluationParams):
     """Section `evaluate` of params.yaml."""
 
     reference_components: Annotated[int, Field(ge=1, le=64)]  # embedding components kept for drift detection
@@ -45,7 +46,9 @@ def main() -> None:
     scored_calibration = score(detector, calibration, "calibration")
 
     own = validation.flags["own"] == 1
-    results = figures_of(detector, validation, scored, {"validation": ~own, "own_photos": own})
+    selections = {"validation": ~own, "own_photos": own}
+    assessment = evaluate(detector, validation, scored, selections, params, plots=PLOTS, seed=0)
+    results = assessment.pop("figures")
     if own.any() and "own_photos" not in results:
         print(f"own_photos: {own.sum()} in validation, not of both classes: no slice of their own; add more groups")
     for name, found in results.items():
@@ -53,7 +56,6 @@ def main() -> None:
         print(f"{name}: accuracy {found['accuracy']:.4f} on {found['images']:,} photos{few}")
     with CURVES.open(encoding="utf-8", newline="") as file:
         curves = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    assessment = assess(detector, validation, scored, params, PLOTS, seed=0)
     draw_training(PLOTS / "training.png", curves)
     with whole_file(PLOTS / "predictions.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("actual,predicted\n")

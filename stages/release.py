@@ -13,11 +13,12 @@ import numpy as np
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
 from stages.data.raw import NAMES, RAW
-from stages.evaluation.assessment import ALPHA, AssessmentParams, assess
 from stages.evaluation.gates import Gates, Measured, refusals
 from stages.evaluation.ood import large_answers, large_photos
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.runner import evaluate
+from stages.evaluation.scoring import open_detector, score
 from stages.evaluation.slices import cifar_classes
+from stages.evaluation.types import EvaluationParams
 
 CANDIDATE = Path("build/model.onnx")
 REFERENCE = Path("build/reference.npz")
@@ -38,7 +39,7 @@ EXPERIMENTS = {  # by bench/: the file, and the training param that it changes
 }
 
 
-class ReleaseParams(Gates, AssessmentParams):
+class ReleaseParams(Gates, EvaluationParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
@@ -62,8 +63,9 @@ def release(params: ReleaseParams) -> dict[str, Any]:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
     validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
     measured = json.loads(ASSESSMENT.read_text(encoding="utf-8"))  # on validation, too
-    if (large := large_photos()) is not None:  # a fault of theirs must not cost a reading of test
-        measured["outside"]["large_photos"] = large_answers(detector, large, ALPHA)
+    large = large_photos()  # a fault of theirs must not cost a reading of test
+    if large is not None and "ood" in measured:
+        measured["ood"]["large_photos"] = large_answers(detector, large)
     candidate = Measured(detector.card, validation, measured, CANDIDATE.stat().st_size / 1e6)
     if reasons := refusals(params, candidate, released):
         return decision | {"decision": "refused", "reasons": reasons}
@@ -78,15 +80,16 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     with LEDGER.open("a", encoding="utf-8") as ledger:
         ledger.write(json.dumps(entry) + "\n")
     scored = score(detector, test, "test")
-    figures = figures_of(detector, test, scored, rows)
-    assessment = assess(detector, test, scored, params, NEW_PLOTS, seed=1, classes=classes, large_photos=large)
+    assessment = evaluate(
+        detector, test, scored, rows, params, plots=NEW_PLOTS, seed=1, classes=classes, large_photos=large
+    )
     card = {
         "version": detector.version,
         "sha256": decision["candidate_sha256"],
         "git_commit": git_commit(),
         "released_at": entry["read_at"],
         "validation": validation,
-        "metrics": figures,
+        "metrics": assessment.pop("figures"),
         "assessment": assessment,
         "experiments": experiments(detector.card),
         "model": detector.card,

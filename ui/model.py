@@ -18,10 +18,10 @@ _FIGURES = {
     "ece": "expected calibration error",
 }
 _DECISIONS = {
-    "reals_flagged": "real photos flagged",
-    "generated_flagged": "AI images flagged",
-    "generated_cleared": "AI images cleared",
-    "reviewed": "sent to a person",
+    "false_positive_rate": "real photos flagged",
+    "recall": "AI images flagged",
+    "miss_rate": "AI images cleared",
+    "review_rate": "sent to a person",
 }
 
 

@@ -13,13 +13,28 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.models.detector import Detector
-from stages.evaluation.figures import rounded, save_figure
+from stages.evaluation.plots import save_figure
 from stages.evaluation.robustness import blur
+from stages.evaluation.types import Data
 
 Uint8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
+_BATCH_PIXELS = 2**20  # of the photos that are changed together: spares memory
 STEPS = 16  # parts in which a photo's pixels are taken out or put in
+
+
+class Evaluator:
+    """Deletion and insertion curves of the heat map."""
+
+    name = "explanation"
+
+    def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """Return the figures of `faithfulness`; write deletion_insertion.png."""
+        found = faithfulness(detector, data.images.images[: data.params.explained_images])
+        draw_curves(data.plots / "deletion_insertion.png", found)
+        return found
 
 
 def faithfulness(detector: Detector, images: Uint8) -> dict[str, Any]:
@@ -39,24 +54,31 @@ def faithfulness(detector: Detector, images: Uint8) -> dict[str, Any]:
     """
     scores = detector.score(images)
     generated = scores.probability >= 0.5
-    rng = np.random.default_rng(0)
-    towards = np.where(generated[:, None, None], scores.heatmap, -scores.heatmap)
-    orders = {"map": _order(towards, images.shape[1:3]),
-              "random": _order(rng.standard_normal(towards.shape, np.float32), images.shape[1:3])}  # fmt: skip
-    empty = blur(images, images.shape[1] / 8)
+    maps = {
+        "map": np.where(generated[:, None, None], scores.heatmap, -scores.heatmap),
+        "random": np.random.default_rng(0).standard_normal(scores.heatmap.shape, np.float32),
+    }
+    answers: dict[tuple[str, str, int], list[Float32]] = {}  # curve, map, step -> probabilities of the first answer
+    size = max(32, _BATCH_PIXELS // (images.shape[1] * images.shape[2]) // 32 * 32)
+    for first in tqdm(range(0, len(images), size), desc="deletion and insertion", mininterval=2):
+        rows = slice(first, first + size)
+        photos, empty = images[rows], blur(images[rows], images.shape[1] / 8)
+        for name, each in maps.items():
+            rank = _order(each[rows], images.shape[1:3])
+            for curve, (start, end) in {"deletion": (photos, empty), "insertion": (empty, photos)}.items():
+                for step in range(STEPS + 1):
+                    changed = np.where((rank < step / STEPS)[..., None], end, start)
+                    probability = detector.score(changed).probability
+                    answer = np.where(generated[rows], probability, 1 - probability)
+                    answers.setdefault((curve, name, step), []).append(answer)
     result: dict[str, Any] = {"images": len(images)}
-    for curve, (start, end) in {"deletion": (images, empty), "insertion": (empty, images)}.items():
+    for curve in ("deletion", "insertion"):
         result[curve] = {}
-        for name, rank in orders.items():
-            points: dict[str, float] = {}
-            for step in tqdm(range(STEPS + 1), desc=f"{curve}, {name}", mininterval=2):
-                changed = (rank < step / STEPS)[..., None]
-                probability = detector.score(np.where(changed, end, start)).probability
-                points[f"{step / STEPS:g}"] = float(np.where(generated, probability, 1 - probability).mean())
-            result[curve][name] = points
-            result[curve][f"{name}_area"] = float(np.trapezoid(list(points.values()), dx=1 / STEPS))
-    final: dict[str, Any] = rounded(result)
-    return final
+        for name in maps:
+            means = [float(np.concatenate(answers[curve, name, step]).mean()) for step in range(STEPS + 1)]
+            result[curve][name] = {f"{step / STEPS:g}": mean for step, mean in enumerate(means)}
+            result[curve][f"{name}_area"] = float(np.trapezoid(means, dx=1 / STEPS))
+    return result
 
 
 def draw_curves(path: Path, found: dict[str, Any]) -> None:
