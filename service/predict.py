@@ -105,7 +105,7 @@ def score(
                 "prediction": verdict.prediction,
                 "decision": verdict.decision,
                 "in_domain": verdict.in_domain,
-                "distance": float(scores.distance[row]),
+                "distance": float(scores.ood_score[row]),
                 **{name: float(values[row]) for name, values in statistics.items()},
                 "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
                 "width": photo.width,
@@ -142,7 +142,7 @@ def predict_one(
         model_version=detector.version,
         request_id=request_id,
     )
-    return answer, image, scores.heatmap[0] + detector.card["head_bias"]
+    return answer, image, scores.heatmap[0] + detector.card.head_bias
 
 
 def predict_many(

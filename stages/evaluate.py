@@ -59,7 +59,7 @@ def main() -> None:
     draw_training(PLOTS / "training.png", curves)
     with whole_file(PLOTS / "predictions.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("actual,predicted\n")
-        names = detector.card["labels"]
+        names = detector.card.labels
         for label, p in zip(validation.labels[~own], scored.probability[~own], strict=True):
             file.write(f"{names[label]},{names[int(p >= 0.5)]}\n")
 
@@ -68,7 +68,7 @@ def main() -> None:
     with whole_file(REFERENCE) as temporary, temporary.open("wb") as file:
         columns = {
             "probability": np.concatenate([scored.probability, scored_calibration.probability]),
-            "distance": np.concatenate([scored.distance, scored_calibration.distance]),
+            "distance": np.concatenate([scored.ood_score, scored_calibration.ood_score]),
             "embedding": embedding[:, : params.reference_components],
             **statistics(images),
         }

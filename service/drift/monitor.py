@@ -68,7 +68,7 @@ class DriftMonitor:
             try:
                 if self._card is not None:  # as the workers: what lies there at the start is taken
                     verify(path, digest(path))
-                self._card = (changed, str(read_card(path)["version"]))
+                self._card = (changed, read_card(path).version)
             except (ModelError, OSError) as error:
                 if self._card is None:
                     raise ModelError(str(error)) from error

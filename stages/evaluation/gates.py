@@ -69,8 +69,8 @@ def refusals(params: Gates, candidate: Measured, released: Card | None = None) -
         else:
             reasons.append(f"'{name}' was not measured: add it to evaluate.evaluators and run 'dvc repro'")
     rows.append(("MB of its file", candidate.file_mb, ">", params.max_file_mb, "max_file_mb"))
-    if released is not None and released.release is not None:
-        floor = released.release.validation["accuracy"] - params.max_accuracy_loss
+    if released is not None:
+        floor = released.released.validation["accuracy"] - params.max_accuracy_loss
         what = "accuracy, beside the released model's,"
         rows.append((what, candidate.figures["accuracy"], "<", floor, "max_accuracy_loss"))
         if version == released.version:

@@ -20,7 +20,7 @@ def test_the_same_params_and_seed_give_the_same_metrics(prepared, trained, works
             assert (result := space.run(stage)).returncode == 0, result.stderr
     for report in ("metrics", "assessment"):
         one, other = (
-            json.loads((space.path / f"reports/cifake/{report}.json").read_text()) for space in (workspace, again)
+            json.loads((space.path / "reports/cifake" / f"{report}.json").read_text()) for space in (workspace, again)
         )
         assert leaves(one) == pytest.approx(leaves(other), abs=5e-4)
 

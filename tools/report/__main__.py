@@ -7,8 +7,9 @@ python -m tools.report --check    say which are out of date, and exit with 1 if 
 import argparse
 from pathlib import Path
 
+from service.models.card import read_card
 from stages.common import StageError, run_stage
-from tools.report.render import model_card, read_card, with_blocks
+from tools.report.render import model_card, with_blocks
 
 
 def pages() -> dict[Path, str]:
@@ -26,7 +27,7 @@ def pages() -> dict[Path, str]:
     names = [path.parent.name for path in sorted(Path("models").glob("*/card.json"))]
     cards = {Path("docs") / ("MODEL_CARD.md" if name == names[0] else f"MODEL_CARD_{name}.md"): name for name in names}
     found = {page: with_blocks(page.read_text(encoding="utf-8")) for page in (*docs, readme) if page not in cards}
-    return found | {page: model_card(read_card(Path("models") / name / "card.json")) for page, name in cards.items()}
+    return found | {page: model_card(read_card(Path("models") / name)) for page, name in cards.items()}
 
 
 def outdated() -> list[Path]:

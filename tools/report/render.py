@@ -8,10 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from service.models.card import Card, Geometry
+from service.models.card import Card, Geometry, ModelError, read_card
 from stages.common import StageError
 
-_FAULTS = (TemplateError, TypeError, ValueError, LookupError)  # of a template that gets other figures than it shows
+# What a template raises that gets other figures than it shows.
+_FAULTS = (ModelError, TemplateError, TypeError, ValueError, LookupError)
 BLOCK = re.compile(r"(<!-- (\w+) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # Benches that trained the released model's recipe again: the report, and the training param that it changes.
 EXPERIMENTS = {"seeds": (Path("reports/seeds.json"), "seed"), "own_photos": (Path("reports/own_photos.json"), "epochs")}
@@ -56,11 +57,6 @@ def model_card(card: Card) -> str:
         raise StageError(f"the model card of '{card.name}' cannot be written: {error}") from error
 
 
-def read_card(path: Path) -> Card:
-    """Return the card of a released model."""
-    return Card.model_validate_json(path.read_text(encoding="utf-8"))
-
-
 def _source(path: str) -> Any:
     file = Path(path)
     if not file.is_file():
@@ -68,20 +64,18 @@ def _source(path: str) -> Any:
     if file.suffix == ".py":
         return import_module(".".join(file.with_suffix("").parts))
     if file.name == "card.json":
-        return read_card(file)
+        return read_card(file.parent)
     text = file.read_text(encoding="utf-8")
     return json.loads(text) if file.suffix == ".json" else text
 
 
 def _image_sets(card: Card) -> dict[str, dict[str, Any]]:
     """Return the figures of each image set that the card tells of, by its name for people."""
-    if card.release is None:
-        raise ValueError("it is a candidate's card: only a release has figures of test")
     named = {
-        "test": card.release.metrics["test"],
-        "test without duplicates and leaks": card.release.metrics["test_without_duplicates_and_leaks"],
-        "own photos of test": card.release.metrics.get("test_own_photos"),  # where there are some, of both classes
-        "validation": card.release.validation,
+        "test": card.released.metrics["test"],
+        "test without duplicates and leaks": card.released.metrics["test_without_duplicates_and_leaks"],
+        "own photos of test": card.released.metrics.get("test_own_photos"),  # where there are some, of both classes
+        "validation": card.released.validation,
     }
     return {name: figures for name, figures in named.items() if figures is not None}
 
