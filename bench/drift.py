@@ -89,7 +89,7 @@ class Pool:
 
     def __init__(self) -> None:
         sets = [load_images(DATASET / f"{name}.safetensors") for name in ("validation", "calibration")]
-        images = np.concatenate([part.images for part in sets])
+        images = np.concatenate([part.images[:] for part in sets])
         self.labels = np.concatenate([part.labels for part in sets])
         self.fresh = np.arange(len(self.labels)) < len(sets[0])
         detector = open_detector(MODEL)

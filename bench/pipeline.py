@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.workspace import REPO, Workspace
 from stages import train as training
 from stages.common import sha256_file
+from stages.data.cifake import collect
 from stages.data.image_sets import load_images, save_images
 from stages.data.sources import LAYOUT, from_archive, members
-from stages.download import collect
 from tools.report.render import block
 
 SETS = ("train", "validation")

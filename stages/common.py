@@ -1,6 +1,5 @@
 """What every stage needs: its section of params.yaml, whole-or-nothing files, and one clear line for an error."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 LABELS = ("real", "ai_generated")  # the index is the label: 1 means AI-generated
 
@@ -27,6 +27,21 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+
+
+def _known_size(size: int | list[int]) -> int | list[int]:
+    sides = [size] if isinstance(size, int) else size
+    if (isinstance(size, list) and len(size) != 2) or not all(16 <= side <= 1024 for side in sides):
+        raise ValueError("must be a number of pixels from 16 to 1024, or [height, width]")
+    return size
+
+
+ImageSize = Annotated[int | list[int], AfterValidator(_known_size)]  # of both sides, or [height, width]
+
+
+def height_width(size: int | list[int]) -> tuple[int, int]:
+    """Return (height, width) of a size in params.yaml."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def load_params(section: str, schema: type[P], path: str | Path = "params.yaml") -> P:
@@ -80,12 +95,11 @@ def only_one(path: str | Path, what: str) -> Iterator[None]:
         StageError: another process holds it.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StageError(f"{what} is running already: wait for it, or end it") from error
-        yield
+    try:
+        with FileLock(path, blocking=False):
+            yield
+    except Timeout as error:
+        raise StageError(f"{what} is running already: wait for it, or end it") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

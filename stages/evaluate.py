@@ -7,12 +7,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from service.models.images import statistics
 from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
 from stages.evaluation.plots import draw_training
 from stages.evaluation.runner import evaluate
-from stages.evaluation.scoring import open_detector, score
+from stages.evaluation.scoring import open_detector, score, statistics_of
 from stages.evaluation.types import EvaluationParams
 
 CANDIDATE = Path("build/model.onnx")
@@ -63,14 +62,14 @@ def main() -> None:
         for label, p in zip(validation.labels[~own], scored.probability[~own], strict=True):
             file.write(f"{names[label]},{names[int(p >= 0.5)]}\n")
 
-    images = np.concatenate([validation.images, calibration.images])
+    measured = [statistics_of(part) for part in (validation, calibration)]
     embedding = np.concatenate([scored.embedding, scored_calibration.embedding])
     with whole_file(REFERENCE) as temporary, temporary.open("wb") as file:
         columns = {
             "probability": np.concatenate([scored.probability, scored_calibration.probability]),
             "distance": np.concatenate([scored.ood_score, scored_calibration.ood_score]),
             "embedding": embedding[:, : params.reference_components],
-            **statistics(images),
+            **{name: np.concatenate([part[name] for part in measured]) for name in measured[0]},
         }
         # Rounded, so that the last bits of another processor's arithmetic do not make another file.
         rounded = {name: values.round(5).astype(np.float32) for name, values in columns.items()}

@@ -1,6 +1,7 @@
 """What happens to photos on their way to a shop, and what the detector says then, at the threshold it had before."""
 
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from stages.exporting.ood_pictures import as_jpeg
 
 Uint8 = npt.NDArray[np.uint8]
 Change = Callable[[Uint8, float], Uint8]
-
-_PIECE_PIXELS = 2**23
 
 
 def jpeg(images: Uint8, quality: float) -> Uint8:
@@ -77,8 +76,7 @@ class Evaluator:
 
     def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
         """Return the figures of `robustness`; write robustness.png."""
-        first = data.images.take(np.arange(min(data.params.robustness_images, len(data.images))))
-        found = robustness(detector, first, data.alpha)
+        found = robustness(detector, data.first(data.params.robustness_images), data.alpha)
         draw_robustness(data.plots / "robustness.png", found)
         return found
 
@@ -95,13 +93,10 @@ def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[
         alpha: one of the card's levels.
     """
     reals = data.labels == 0
-    height, width = data.images.shape[1:3]
-    piece = min(1000, max(1, _PIECE_PIXELS // (height * width)))  # photos that are changed together: spares memory
 
     def measured(what: str, change: Change | None = None, strength: float = 0.0) -> dict[str, float]:
-        pieces = (data.images[start : start + piece] for start in range(0, len(data), piece))
-        changed = pieces if change is None else (change(images, strength) for images in pieces)
-        scored = score_batches(detector, changed, data.labels, what)
+        batches = data.batches() if change is None else map(change, data.batches(1000), repeat(strength))
+        scored = score_batches(detector, batches, data.labels, what)
         made = scored.decisions(detector.card, alpha)
         return {
             "accuracy": float(((scored.probability >= 0.5) == (data.labels == 1)).mean()),

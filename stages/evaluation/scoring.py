@@ -12,6 +12,7 @@ from tqdm import tqdm
 from service.models import decision
 from service.models.card import Card, ModelError
 from service.models.detector import Detector
+from service.models.images import statistics
 from stages.common import StageError
 from stages.data.image_sets import ImageSet
 
@@ -74,12 +75,11 @@ def open_detector(path: Path) -> Detector:
 
 def score(detector: Detector, data: ImageSet, what: str) -> Scored:
     """Score every photo of `data`, with a progress bar named `what`."""
-    batches = (data.images[start : start + 256] for start in range(0, len(data), 256))
-    return score_batches(detector, batches, data.labels, what)
+    return score_batches(detector, data.batches(), data.labels, what)
 
 
 def score_batches(detector: Detector, batches: Iterable[Uint8], labels: Labels, what: str) -> Scored:
-    """Score photos that come in batches, uint8 [n, H, W, 3] each, with a progress bar named `what`.
+    """Score photos that come in batches, uint8 [M, H, W, 3], with a progress bar; one batch at a time is kept.
 
     Args:
         detector: the model.
@@ -87,10 +87,16 @@ def score_batches(detector: Detector, batches: Iterable[Uint8], labels: Labels, 
         labels: uint8 [N].
         what: the bar's name.
     """
-    parts = [detector.score(batch) for batch in tqdm(batches, desc=what, mininterval=2, delay=1)]
+    parts = [detector.score(batch) for batch in tqdm(batches, desc=what, unit=" batches", mininterval=2, delay=1)]
     return Scored(
         labels,
         np.concatenate([part.probability for part in parts]).astype(np.float64),
         np.concatenate([part.ood_score for part in parts]).astype(np.float64),
         np.concatenate([part.embedding for part in parts]),
     )
+
+
+def statistics_of(data: ImageSet) -> dict[str, npt.NDArray[np.float32]]:
+    """Return `service.models.images.statistics` of all photos, read in batches."""
+    parts = [statistics(batch) for batch in data.batches()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

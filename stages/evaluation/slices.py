@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.models.detector import Detector
-from service.models.images import statistics
-from stages.data.image_sets import ImageSet, load_images, row_digests
-from stages.evaluation.scoring import Scored
+from stages.data.image_sets import Images, ImageSet, load_images, row_digests
+from stages.evaluation.scoring import Scored, statistics_of
 from stages.evaluation.types import Data
 
 # CIFAKE's file names tell CIFAR-10's class by a suffix: "0530 (5).jpg" is a deer, "0530.jpg" an airplane.
@@ -27,7 +26,7 @@ class Evaluator:
         return slice_figures(detector, data.images, data.scores, data.classes, data.alpha)
 
 
-def cifar_classes(images: npt.NDArray[np.uint8], raw: Path, names: Path) -> npt.NDArray[np.str_] | None:
+def cifar_classes(images: Images, raw: Path, names: Path) -> npt.NDArray[np.str_] | None:
     """Return the CIFAR-10 class of each photo ("" where it is no photo of CIFAKE's), as far as file names tell.
 
     Args:
@@ -80,7 +79,7 @@ def slice_figures(
     masks: dict[str, dict[str, npt.NDArray[np.bool_]]] = {}
     if classes is not None:
         masks["class"] = {name: classes == name for name in CLASSES}
-    measured = statistics(data.images)
+    measured = statistics_of(data)
     ends: dict[str, dict[str, float]] = {}
     for name in ("brightness", "sharpness"):
         borders = np.quantile(measured[name], np.linspace(0, 1, PARTS + 1))

@@ -66,6 +66,10 @@ class Data:
     large_photos: Path | None = None
     alpha: float = 0.01
 
+    def first(self, count: int) -> ImageSet:
+        """Return the first `count` photos, or all where there are fewer."""
+        return self.images.take(np.arange(min(count, len(self.images))))
+
 
 class Evaluator(Protocol):
     """Measures one thing of a model, and may draw it.

@@ -17,7 +17,7 @@ from stages.common import StageError, sha256_file
 from stages.data.synthetic import synthetic_images
 from stages.evaluation.scoring import open_detector
 from stages.exporting.calibration import above, conformal_threshold
-from stages.exporting.inference_graph import Exported
+from stages.exporting.inference_graph import InferenceGraph
 from stages.training.model import load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def test_onnx_and_torch_agree(trained, which: str) -> None:
     file, checkpoint = models(trained)[which]
     detector = Detector(file)
     network, _ = load_checkpoint(checkpoint)
-    twin = Exported(network, detector.card.params["export"]["flip_average"]).eval()
+    twin = InferenceGraph(network, detector.card.params["export"]["flip_average"]).eval()
     twin.slope.fill_(detector.card.calibration.slope)
     twin.intercept.fill_(detector.card.calibration.intercept)
     images = synthetic_images(100, detector.height, seed=5).images

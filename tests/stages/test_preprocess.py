@@ -14,8 +14,8 @@ from stages.common import StageError
 from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.data.inbox import check_import
 from stages.data.own_photos import own_photos
+from stages.data.prepare import PARTS
 from stages.data.splits import clean, split_by_hash
-from stages.preprocess import PARTS
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
 
@@ -88,7 +88,7 @@ def test_own_photos_join_every_split_and_groups_never_straddle(workspace, inbox:
     own = {part: data.images[data.flags["own"] == 1] for part, data in sets.items()}
     assert sum(map(len, own.values())) == 40
     assert min(len(own["train"]), len(own["test"]), len(own["validation"])) > 0
-    read = own_photos(inbox, 32, 90)
+    read = own_photos(inbox, (32, 32), 90)
     where = {d: part for part, images in own.items() for d in row_digests(images)}
     parts_of_group: dict[str, set[str]] = {}
     for digest, group in zip(row_digests(read.photos.images), read.groups, strict=True):
@@ -105,15 +105,15 @@ def test_own_photos_are_prepared_as_a_request_is(inbox: Path) -> None:
         image.paste((255, 255, 255), box)
         (inbox / label).mkdir(parents=True)
         image.save(inbox / label / "a.png")
-    photos = own_photos(inbox, 32, 100).photos
+    photos = own_photos(inbox, (32, 32), 100).photos
     for row, label in enumerate(("ai_generated", "real")):
         served = resize(decode((inbox / label / "a.png").read_bytes()).image, 32, 32)
-        assert np.abs(photos.images[row].astype(int) - served).max() <= 2
+        assert np.abs(photos.images[:][row].astype(int) - served).max() <= 2
 
 
 def test_copies_of_own_photos_count_once(inbox: Path) -> None:
     shutil.copy(inbox / "real/shoe0/1.jpg", inbox / "real/shoe9/copy.jpg")
-    read = own_photos(inbox, 32, 90)
+    read = own_photos(inbox, (32, 32), 90)
     assert len(read.photos) == 40
     assert read.report["surplus_copies"] == 1
 

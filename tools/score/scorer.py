@@ -20,7 +20,7 @@ from service.models.judgement import judge
 from service.photo import ImageError, decode, marks
 from service.photo.credentials import Credential, CredentialReader
 from stages.common import whole_file
-from stages.training.prefetch import ahead
+from stages.training.prefetch import prefetch
 from tools.score.catalogue import Catalogue, Photo, read
 
 SCHEMA = pa.schema(
@@ -103,7 +103,9 @@ class Scorer:
         return {"photos": np.array([self._score(int(part)) for part in batch["part"]])}
 
     def _score(self, part: int) -> int:
-        pieces = [pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in ahead(read(self.job.catalogue, part))]
+        pieces = [
+            pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in prefetch(read(self.job.catalogue, part))
+        ]
         table = pa.concat_tables([SCHEMA.empty_table(), *pieces])
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")

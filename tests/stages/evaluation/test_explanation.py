@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from service.models.detector import Detector
+from stages.data import image_sets
 from stages.data.image_sets import ImageSet
-from stages.evaluation import explanation
 from stages.evaluation.explanation import STEPS, faithfulness
 
 
 def test_the_exact_heat_map_of_a_linear_model_beats_random_masks(detector: Detector, photos: ImageSet) -> None:
-    found = faithfulness(detector, photos.images)
+    found = faithfulness(detector, photos)
     assert len(found["deletion"]["map"]) == STEPS + 1
     assert found["deletion"]["map_area"] < found["deletion"]["random_area"] - 0.05
     assert found["insertion"]["map_area"] > found["insertion"]["random_area"] + 0.05
@@ -25,9 +25,9 @@ def test_the_exact_heat_map_of_a_linear_model_beats_random_masks(detector: Detec
 def test_photos_that_come_a_few_at_a_time_give_the_same_curves(
     detector: Detector, photos: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = faithfulness(detector, photos.images)
-    monkeypatch.setattr(explanation, "_BATCH_PIXELS", 1)
-    assert numbers(faithfulness(detector, photos.images)) == pytest.approx(numbers(together), abs=1e-6)
+    together = faithfulness(detector, photos)
+    monkeypatch.setattr(image_sets, "_BATCH_PIXELS", 32 * 32 * 32)
+    assert numbers(faithfulness(detector, photos)) == pytest.approx(numbers(together), abs=1e-6)
 
 
 def numbers(value: Any) -> list[float]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from service.models.detector import Detector
+from stages.data import image_sets
 from stages.data.image_sets import ImageSet
 from stages.data.synthetic import synthetic_images
 from stages.evaluation import robustness as changes
@@ -57,7 +58,7 @@ def test_large_photos_are_changed_a_few_at_a_time(
     """So that memory does not grow with their size; the figures are the same."""
     monkeypatch.setattr(changes, "CHANGES", {"blur": (changes.blur, (0.6,))})
     together = robustness(detector, photos)
-    monkeypatch.setattr(changes, "_PIECE_PIXELS", 32 * 32 * 7)
+    monkeypatch.setattr(image_sets, "_BATCH_PIXELS", 32 * 32 * 7)
     sizes = set()
 
     def blur(images: changes.Uint8, sigma: float) -> changes.Uint8:
