@@ -35,7 +35,8 @@ FIGURES = {
 def reported(folder: Path) -> dict[str, Any]:
     """Return what evaluate wrote into a folder's reports."""
     metrics, assessment = (
-        json.loads((folder / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+        json.loads((folder / f"reports/cifake/{name}.json").read_text(encoding="utf-8"))
+        for name in ("metrics", "assessment")
     )
     joined: dict[str, Any] = metrics | assessment
     return joined

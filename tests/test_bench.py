@@ -52,10 +52,8 @@ def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: 
 
 def test_seeds_are_compared_by_figures_that_evaluate_writes(bench) -> None:
     seeds = bench("seeds")
-    metrics, rest = (
-        json.loads((REPO / f"reports/cifake/{name}.json").read_text()) for name in ("metrics", "assessment")
-    )
-    picked = seeds.figures(metrics | rest)
+    metrics = seeds.reported(REPO)
+    picked = seeds.figures(metrics)
     assert picked["accuracy"] == metrics["validation"]["accuracy"]
     other = {name: value + 0.02 for name, value in picked.items()}
     for name, found in seeds.summary({"0": picked, "1": other}).items():
