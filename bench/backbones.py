@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import tables
 from service.models.detector import Detector
 from stages.common import whole_file, write_json
 from stages.training.model import load_checkpoint
+from tools.report.render import block
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "backbones.png"
@@ -39,7 +39,7 @@ EPOCHS = 2  # of every backbone
 ROUNDS = 100
 QUICK = (  # what the comparison does not ask for is measured as coarsely as can be
     "export.domain_images=2000", "export.domain_drawings=200",
-    "evaluate.robustness_images=20", "evaluate.explained_images=1", "evaluate.outside_images=1",
+    "evaluate.robustness_images=20", "evaluate.explained_images=1", "evaluate.ood_images=1",
 )  # fmt: skip
 STOCK = ("~train.backbone_args.layers", "~train.backbone_args.channels", "~train.backbone_args.stem_type",
          "~train.backbone_args.stem_width", "~train.backbone_args.output_stride")  # fmt: skip
@@ -201,8 +201,8 @@ def main() -> None:
     }
     write_json(options.report, report)
     draw(backbones, PICTURE)
-    print(tables.backbones(report))
-    print(tables.epochs(report))
+    print(block("backbones", report))
+    print(block("epochs", report))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Pool:
             pixels = images if change is None else CHANGES[change[0]][0](images, change[1])
             data = ImageSet(pixels, self.labels, {})
             scored = score(detector, data, "unchanged" if change is None else f"{change[0]} {change[1]:g}")
-            arrays = {"probability": scored.probability, "distance": scored.distance}
+            arrays = {"probability": scored.probability, "distance": scored.ood_score}
             arrays |= {"embedding": scored.embedding} | statistics(pixels)
             self.tables[change] = from_arrays(arrays)
             if change is None:

@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import tables
 from bench.workspace import MODEL, REPO, Workspace
 from stages import train as training
 from stages.common import sha256_file
 from stages.data.cifake import collect
 from stages.data.image_sets import load_images, save_images
 from stages.data.sources import LAYOUT, from_archive, members
+from tools.report.render import block
 
 SETS = ("train", "validation")
 STAGES = ("download", "preprocess", "train", "export", "evaluate")
@@ -145,7 +145,7 @@ def main() -> None:
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
     }
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{tables.stages(report)}\n{tables.processes(report)}\n{json.dumps(figures, indent=2)}")
+    print(f"\n{block('stages', report)}\n{block('processes', report)}\n{json.dumps(figures, indent=2)}")
 
 
 if __name__ == "__main__":

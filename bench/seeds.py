@@ -4,7 +4,7 @@ python bench/seeds.py 1 2        hours on a CPU; stopped and started again, it g
 
 Each seed trains, exports and evaluates as params.yaml says, in build/seeds/<seed>, on the data of the last `dvc repro`.
 reports/seeds.json then holds every seed's figures beside those of the repository's own training, mean and spread;
-`dvc repro --single-item --force release` puts them into the released model's card, and reads no test for it.
+`python -m tools.report` writes them into docs/MODEL_CARD.md.
 """
 
 import argparse
@@ -26,8 +26,8 @@ FIGURES = {
     "accuracy": ("validation", "accuracy"),
     "auc": ("validation", "auc"),
     "ece": ("validation", "ece"),
-    "reals_flagged": ("validation", "decisions", "alpha_0.01", "reals_flagged"),
-    "generated_flagged": ("validation", "decisions", "alpha_0.01", "generated_flagged"),
+    "false_positive_rate": ("validation", "decisions", "alpha_0.01", "false_positive_rate"),
+    "recall": ("validation", "decisions", "alpha_0.01", "recall"),
     "accuracy_jpeg_40": ("robustness", "jpeg", "40", "accuracy"),
     "accuracy_blur_0.6": ("robustness", "blur", "0.6", "accuracy"),
     "accuracy_noise_0.1": ("robustness", "noise", "0.1", "accuracy"),
@@ -37,7 +37,8 @@ FIGURES = {
 def reported(folder: Path) -> dict[str, Any]:
     """Return what evaluate wrote into a folder's reports."""
     metrics, assessment = (
-        json.loads((folder / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+        json.loads((folder / f"reports/cifake/{name}.json").read_text(encoding="utf-8"))
+        for name in ("metrics", "assessment")
     )
     joined: dict[str, Any] = metrics | assessment
     return joined

@@ -22,13 +22,12 @@ import psutil
 import uvloop
 from tqdm import trange
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.load import KEY, request
 from bench.serving import BATCH, Side, load
 from tests.support.photos import encode, photo
-from tests.support.server import await_answer, free_port
+from tests.support.server import ROOT, await_answer, free_port
 
 CONNECTIONS = 8
 SIDES = (32, 240)

@@ -8,15 +8,16 @@ from pydantic import Field
 
 from stages.common import load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
-from stages.evaluation.assessment import AssessmentParams, assess
-from stages.evaluation.figures import draw_training
-from stages.evaluation.scoring import figures_of, open_detector, score, statistics_of
+from stages.evaluation.plots import draw_training
+from stages.evaluation.runner import evaluate
+from stages.evaluation.scoring import open_detector, score, statistics_of
+from stages.evaluation.types import EvaluationParams
 from stages.paths import ModelPaths
 
 FEW = 100  # photos; with fewer an accuracy of .9 is known to .06 at best
 
 
-class EvaluateParams(AssessmentParams):
+class EvaluateParams(EvaluationParams):
     """Section `evaluate` of params.yaml."""
 
     reference_components: Annotated[int, Field(ge=1, le=64)]  # embedding components kept for drift detection
@@ -35,7 +36,9 @@ def main(paths: ModelPaths) -> None:
     scored_calibration = score(detector, calibration, "calibration")
 
     own = validation.flags["own"] == 1
-    results = figures_of(detector, validation, scored, {"validation": ~own, "own_photos": own})
+    selections = {"validation": ~own, "own_photos": own}
+    assessment = evaluate(detector, validation, scored, selections, params, plots=candidate.plots, seed=0)
+    results = assessment.pop("figures")
     if own.any() and "own_photos" not in results:
         print(f"own_photos: {own.sum()} in validation, not of both classes: no slice of their own; add more groups")
     for name, found in results.items():
@@ -43,7 +46,6 @@ def main(paths: ModelPaths) -> None:
         print(f"{name}: accuracy {found['accuracy']:.4f} on {found['images']:,} photos{few}")
     with paths.curves.open(encoding="utf-8", newline="") as file:
         curves = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    assessment = assess(detector, validation, scored, params, candidate.plots, seed=0)
     draw_training(candidate.plots / "training.png", curves)
     with whole_file(paths.predictions) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("actual,predicted\n")
@@ -56,7 +58,7 @@ def main(paths: ModelPaths) -> None:
     with whole_file(candidate.reference) as temporary, temporary.open("wb") as file:
         columns = {
             "probability": np.concatenate([scored.probability, scored_calibration.probability]),
-            "distance": np.concatenate([scored.distance, scored_calibration.distance]),
+            "distance": np.concatenate([scored.ood_score, scored_calibration.ood_score]),
             "embedding": embedding[:, : params.reference_components],
             **{name: np.concatenate([part[name] for part in measured]) for name in measured[0]},
         }

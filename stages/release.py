@@ -11,10 +11,11 @@ from service.models.card import Card, Release, read_card
 from stages.common import StageError, load_params, run_stage, whole_file, write_json, write_text
 from stages.data.image_sets import load_images
 from stages.data.raw import IMAGES, NAMES
-from stages.evaluation.assessment import ALPHA, AssessmentParams, assess
 from stages.evaluation.ood import large_answers, large_photos
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.runner import evaluate
+from stages.evaluation.scoring import open_detector, score
 from stages.evaluation.slices import cifar_classes
+from stages.evaluation.types import EvaluationParams
 from stages.paths import ModelPaths
 from stages.releasing.gates import Gates, Measured, refusals
 from stages.releasing.swap import publish, repair
@@ -22,7 +23,7 @@ from stages.releasing.swap import publish, repair
 EXPERIMENT = "DVC_EXP_BASELINE_REV" in os.environ  # set by `dvc exp run`: never releases, never reads test
 
 
-class ReleaseParams(Gates, AssessmentParams):
+class ReleaseParams(Gates, EvaluationParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
@@ -45,8 +46,9 @@ def release(params: ReleaseParams, paths: ModelPaths, released: Card | None) -> 
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
     validation = json.loads(paths.metrics.read_text(encoding="utf-8"))["validation"]
     measured = json.loads(paths.assessment.read_text(encoding="utf-8"))  # on validation, too
-    if (large := large_photos()) is not None:  # a fault of theirs must not cost a reading of test
-        measured["outside"]["large_photos"] = large_answers(detector, large, ALPHA)
+    large = large_photos()  # a fault of theirs must not cost a reading of test
+    if large is not None and "ood" in measured:
+        measured["ood"]["large_photos"] = large_answers(detector, large)
     candidate = Measured(detector.card, validation, measured, paths.candidate.model.stat().st_size / 1e6)
     if reasons := refusals(params, candidate, released):
         return decision | {"decision": "refused", "reasons": reasons}
@@ -62,9 +64,11 @@ def release(params: ReleaseParams, paths: ModelPaths, released: Card | None) -> 
     with paths.released.ledger.open("a", encoding="utf-8") as ledger:
         ledger.write(json.dumps(entry) + "\n")
     scored = score(detector, test, "test")
-    figures = figures_of(detector, test, scored, rows)
-    next_plots = paths.next_release.plots
-    assessment = assess(detector, test, scored, params, next_plots, seed=1, classes=classes, large_photos=large)
+    plots = paths.next_release.plots
+    assessment = evaluate(
+        detector, test, scored, rows, params, plots=plots, seed=1, classes=classes, large_photos=large
+    )
+    figures = assessment.pop("figures")
     card = detector.card.model_copy(
         update={
             "release": Release(

@@ -52,8 +52,8 @@ def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: 
 
 def test_seeds_are_compared_by_figures_that_evaluate_writes(bench) -> None:
     seeds = bench("seeds")
-    metrics, rest = (json.loads((REPO / f"reports/{name}.json").read_text()) for name in ("metrics", "assessment"))
-    picked = seeds.figures(metrics | rest)
+    metrics = seeds.reported(REPO)
+    picked = seeds.figures(metrics)
     assert picked["accuracy"] == metrics["validation"]["accuracy"]
     other = {name: value + 0.02 for name, value in picked.items()}
     for name, found in seeds.summary({"0": picked, "1": other}).items():
@@ -86,16 +86,6 @@ def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
     bench("own_photos").unpack(tmp_path / "photos.tar", tmp_path / "data")
     found = sorted(path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.jpg"))
     assert found == ["ai_generated/b.jpg", "real/a.jpg"]
-
-
-def test_pages_have_the_figures_that_the_benches_wrote(bench) -> None:
-    tables = bench("tables")
-    for page in tables.PAGES:
-        written = page.read_text(encoding="utf-8")
-        assert tables.BLOCK.search(written)
-        assert tables.with_tables(written) == written, "run 'python bench/tables.py'"
-        for name in re.findall(r"\]\((?!https?:)([^)#]+)", written):
-            assert (page.parent / name).exists(), name
 
 
 def test_a_killed_catalogue_was_measured_whole() -> None:

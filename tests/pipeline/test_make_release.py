@@ -10,7 +10,6 @@ import pytest
 from stages.common import StageError
 from tests.support.clone import Clone, make_clone
 from tools.make_release import check_released, check_version
-from tools.report.__main__ import ANSWER
 
 FIRST, SECOND = "101.0.0", "101.1.0"
 
@@ -67,15 +66,15 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     assert f"cifake {FIRST} is released." in said
     assert "git add -A && git commit" in said
     card = clone.json("models/cifake/card.json")
-    assert card["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
+    assert card["release"]["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
     assert len(clone.ledger()) == 1
     for page in ("README.md", "docs/MODEL_CARD.md"):
         text = (clone.path / page).read_text(encoding="utf-8")
         assert FIRST in text
-        assert f"{card['metrics']['test']['accuracy']:.4f}" in text
+        assert f"{card['release']['metrics']['test']['accuracy']:.4f}" in text
 
     pages = [(clone.path / page).read_text(encoding="utf-8") for page in ("docs/API.md", "README.md")]
-    tried, shown = (ANSWER.findall(page)[0] for page in pages)
+    tried, shown = (re.findall(r"```json\n.*?```", page, re.DOTALL)[0] for page in pages)
     assert tried == shown
     assert f'"model_version": "{FIRST}"' in tried
 

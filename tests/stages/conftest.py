@@ -17,9 +17,9 @@ MODEL = "cifake"
 # Gates that let everything pass, for models that learned in seconds on the synthetic set.
 ANYTHING_PASSES = {
     "dataset": "synthetic", "min_accuracy": 0.0, "min_class_accuracy": 0.0, "min_auc": 0.0, "max_ece": 1.0,
-    "min_generated_flagged": 0.0, "max_reals_flagged_excess": 1.0, "max_out_of_domain": 1.0,
+    "min_recall": 0.0, "max_false_positive_rate_excess": 1.0, "max_out_of_domain": 1.0,
     "min_accuracy_jpeg_40": 0.0, "min_accuracy_blur_06": 0.0, "min_accuracy_noise_01": 0.0,
-    "max_outside_flagged": 10_000, "min_map_gain": -1.0, "max_file_mb": 12, "max_accuracy_loss": 1.0,
+    "max_ood_flagged": 10_000, "min_map_gain": -1.0, "max_file_mb": 12, "max_accuracy_loss": 1.0,
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "download": {"dataset": "synthetic", "synthetic_images": 400},
@@ -32,8 +32,8 @@ TINY: dict[str, dict[str, Any]] = {
         "epochs": 2, "batch_size": 64, "learning_rate": 0.05, "precision": "fp32",
     },
     "export": {"version": "1.0.0", "domain_images": 200, "domain_drawings": 100},
-    "evaluate": {"robustness_images": 20, "explained_images": 4, "outside_images": 3},
-    "release": ANYTHING_PASSES | {"robustness_images": 20, "explained_images": 4, "outside_images": 3},
+    "evaluate": {"robustness_images": 20, "explained_images": 4, "ood_images": 3},
+    "release": ANYTHING_PASSES | {"robustness_images": 20, "explained_images": 4, "ood_images": 3},
 }  # fmt: skip
 
 

@@ -10,12 +10,11 @@ import onnx
 import pytest
 import torch
 
-from service.models.card import Card, Thresholds
+from service.models.card import Card
 from service.models.detector import Detector
 from service.models.images import RESIZES, resize
 from stages.common import StageError, sha256_file
 from stages.data.synthetic import synthetic_images
-from stages.evaluation.figures import calibration_error, figures
 from stages.evaluation.scoring import open_detector
 from stages.exporting.calibration import above, conformal_threshold
 from stages.exporting.inference_graph import InferenceGraph
@@ -139,27 +138,3 @@ def test_the_conformal_threshold_keeps_its_promise() -> None:
 def test_reaching_a_rounded_threshold_means_exceeding_the_exact_one() -> None:
     for exact in (0.0, 0.1234564, 0.1234565, 0.9999999, 1.0):
         assert exact < above(exact) <= exact + 1.1e-6
-
-
-def test_calibration_error_by_hand() -> None:
-    labels = np.array([1, 0, 1, 1], np.uint8)
-    assert calibration_error(labels, np.array([0.95, 0.05, 0.95, 0.95])) == pytest.approx(0.05)
-    assert calibration_error(labels, np.array([1.0, 0.0, 1.0, 1.0])) == 0.0
-    assert calibration_error(np.array([1, 0], np.uint8), np.array([0.5, 0.5])) == 0.0
-
-
-def test_figures_by_hand(trained) -> None:
-    limits = Thresholds(flag={0.01: 0.8}, clear=0.3)
-    card = Detector(models(trained)["tiny"][0]).card.model_copy(update={"thresholds": limits})
-    labels = np.array([0, 0, 0, 1, 1, 1], np.uint8)
-    probability = np.array([0.1, 0.4, 0.9, 0.2, 0.7, 0.95])
-    inside = np.array([True, True, True, True, True, False])
-    result = figures(labels, probability, inside, card)
-    assert result["accuracy"] == pytest.approx(4 / 6, abs=1e-6)
-    assert result["auc"] == pytest.approx(6 / 9, abs=1e-6)
-    assert result["confusion"]["real"] == {"real": 2, "ai_generated": 1}
-    decisions = result["decisions"]["alpha_0.01"]
-    assert decisions["reals_flagged"] == pytest.approx(1 / 3, abs=1e-6)
-    assert decisions["generated_flagged"] == 0.0  # the one above the threshold is out of domain
-    assert decisions["generated_cleared"] == pytest.approx(1 / 3, abs=1e-6)
-    assert decisions["reviewed"] == pytest.approx(3 / 6, abs=1e-6)

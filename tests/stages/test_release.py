@@ -108,16 +108,16 @@ def test_large_photos_pass_the_gate_and_join_the_card(candidate, tmp_path: Path)
     folder = tmp_path / "shop"
     folder.mkdir()
     Image.new("RGB", (800, 600), "white").save(folder / "white.jpg")
-    candidate.params(release={"max_outside_flagged": 0})
+    candidate.params(release={"max_ood_flagged": 0})
     assessment = json.loads(Path("reports/cifake/assessment.json").read_text(encoding="utf-8"))
-    for ways in assessment["outside"].values():
+    for ways in assessment["ood"].values():
         for row in ways.values():
             row["flagged"] = 0
     Path("reports/cifake/assessment.json").write_text(json.dumps(assessment), encoding="utf-8")
     result = candidate.run("release", LARGE_PHOTOS=str(folder))
     assert result.returncode == 0, result.stderr
     card = json.loads(Path("models/cifake/card.json").read_text(encoding="utf-8"))
-    assert card["assessment"]["outside"]["large_photos"]["images"] == 1
+    assert card["assessment"]["ood"]["large_photos"]["images"] == 1
 
 
 @pytest.mark.slow
