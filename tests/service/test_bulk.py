@@ -14,7 +14,9 @@ from tools.score.scorer import Scorer, part_name
 
 GENERATED = ["trainedAlgorithmicMedia"]
 SIGNERS = {"trusted": TRUSTED, "stranger": STRANGER}
-FIELDS = ("prediction", "probability", "confidence", "decision", "decided_by", "in_domain")
+FIELDS = (
+    "prediction", "probability", "confidence", "decision", "decided_by", "in_domain", "model", "model_version", "notes",
+)  # fmt: skip
 
 
 @pytest.mark.serve

@@ -31,7 +31,12 @@ from tools.score.catalogue import Catalogue, Photo, read
 # A field of the answer is a column of the same name; what lies in these two gets columns of its own.
 _NESTED = {"domain", "provenance"}
 # The columns' types by those of the fields; all others are strings.
-_TYPES = {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), list[str]: pa.list_(pa.string())}
+_TYPES: dict[Any, pa.DataType] = {
+    float: pa.float64(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    list[str]: pa.list_(pa.string()),
+}
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
