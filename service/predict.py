@@ -54,7 +54,7 @@ class Prepared:
 
 
 def predict_one(
-    data: bytes, request_id: str, models: Models, app: AppState
+    data: bytes, request_id: str, models: Models, state: AppState
 ) -> tuple[schemas.PredictResponse, Image.Image, images.Float32, list[images.Box]]:
     """Answer for one file.
 
@@ -66,8 +66,8 @@ def predict_one(
         ImageError: whatever is wrong with the file.
     """
     with metrics.LATENCY.time():
-        photo, image = prepare(data, models, app)
-        (verdict,), scores = score([photo], [request_id], app)
+        photo, image = prepare(data, models, state)
+        (verdict,), scores = score([photo], [request_id], state)
     answer = schemas.PredictResponse(
         **dict(verdict), inference_time_ms=round(scores.inference_ms, 3), request_id=request_id
     )
@@ -76,7 +76,7 @@ def predict_one(
 
 
 def predict_many(
-    batch: Sequence[tuple[str, bytes]], request_id: str, models: Models, app: AppState
+    batch: Sequence[tuple[str, bytes]], request_id: str, models: Models, state: AppState
 ) -> schemas.BatchResponse:
     """Answer for several files, each a name and its bytes; a bad one is an error on its own item.
 
@@ -90,14 +90,14 @@ def predict_many(
     with metrics.BATCH_LATENCY.time():
         for place, (_, data) in enumerate(batch):
             try:
-                photo, _ = prepare(data, models, app)
+                photo, _ = prepare(data, models, state)
                 groups.setdefault(photo.detector.name, {})[place] = photo
             except ImageError as error:
                 fields[place] = {"error": error.message, "error_type": error.error_type}
             except Exception:
                 fields[place] = _failed(ids[place])
         for group in groups.values():
-            answered, milliseconds = _score_group(group, ids, app)
+            answered, milliseconds = _score_group(group, ids, state)
             fields |= answered
             elapsed += milliseconds
     failed = sum("error" in found for found in fields.values())
@@ -118,7 +118,7 @@ def predict_many(
 
 
 def _score_group(
-    group: Mapping[int, Prepared], ids: Sequence[str], app: AppState
+    group: Mapping[int, Prepared], ids: Sequence[str], state: AppState
 ) -> tuple[dict[int, dict[str, Any]], float]:
     """Score photos of one model in one forward pass, or, where that fails, each alone.
 
@@ -126,10 +126,10 @@ def _score_group(
         The fields of each item by its place, and the milliseconds spent in the model.
     """
     try:
-        verdicts, scores = score(list(group.values()), [ids[place] for place in group], app)
+        verdicts, scores = score(list(group.values()), [ids[place] for place in group], state)
     except Exception:
         if len(group) > 1:
-            alone = [_score_group({place: photo}, ids, app) for place, photo in group.items()]
+            alone = [_score_group({place: photo}, ids, state) for place, photo in group.items()]
             return {place: found for fields, _ in alone for place, found in fields.items()}, sum(ms for _, ms in alone)
         (place,) = group
         _count_refused(OUR_FAULT)
@@ -137,7 +137,7 @@ def _score_group(
     return {place: dict(verdict) for place, verdict in zip(group, verdicts, strict=True)}, scores.inference_ms
 
 
-def prepare(data: bytes, models: Models, app: AppState) -> tuple[Prepared, Image.Image]:
+def prepare(data: bytes, models: Models, state: AppState) -> tuple[Prepared, Image.Image]:
     """Decode one file, and make of it what the model that knows photos of its size takes.
 
     Returns:
@@ -148,7 +148,7 @@ def prepare(data: bytes, models: Models, app: AppState) -> tuple[Prepared, Image
         ImageError: whatever is wrong with the file.
     """
     try:
-        photo, said = _read(data, app)
+        photo, said = _read(data, state)
         width, height = photo.image.size
         detector = models[choose({name: model.card for name, model in models.items()}, width, height)]
         pixels = detector.prepare(photo.image)
@@ -158,24 +158,24 @@ def prepare(data: bytes, models: Models, app: AppState) -> tuple[Prepared, Image
     return Prepared(detector, pixels, width, height, photo.jpeg_quality, said, list(photo.notes)), photo.image
 
 
-def _read(data: bytes, app: AppState) -> tuple[Photo, Provenance]:
+def _read(data: bytes, state: AppState) -> tuple[Photo, Provenance]:
     """Decode a file, and read what it says about its making."""
-    if len(data) > app.settings.max_file_bytes:
-        raise ImageError("file_too_large", 413, f"the file is larger than {app.settings.max_file_bytes} bytes")
-    photo = decode(data, max_pixels=app.settings.max_pixels, min_side=app.settings.min_side)
+    if len(data) > state.settings.max_file_bytes:
+        raise ImageError("file_too_large", 413, f"the file is larger than {state.settings.max_file_bytes} bytes")
+    photo = decode(data, max_pixels=state.settings.max_pixels, min_side=state.settings.min_side)
     metrics.IMAGE_SIZE.observe(len(data))
-    credential = app.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
+    credential = state.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
     metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
     return photo, provenance(credential, *marks.read(photo.metadata))
 
 
-def score(photos: Sequence[Prepared], request_ids: Sequence[str], app: AppState) -> tuple[list[Verdict], Scores]:
+def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppState) -> tuple[list[Verdict], Scores]:
     """Score photos in one forward pass, decide, and queue a log row for each.
 
     Args:
         photos: at least one, all of the same model.
         request_ids: one for each photo.
-        app: its log and its settings.
+        state: its log and its settings.
 
     Returns:
         One verdict for each photo, in order, and the model's scores.
@@ -192,7 +192,7 @@ def score(photos: Sequence[Prepared], request_ids: Sequence[str], app: AppState)
             height=photo.height,
             provenance=photo.provenance,
             notes=photo.notes,
-            review_marked=app.settings.ai_marks == "review",
+            review_marked=state.settings.ai_marks == "review",
         )
         for row, photo in enumerate(photos)
     ]
@@ -200,7 +200,7 @@ def score(photos: Sequence[Prepared], request_ids: Sequence[str], app: AppState)
         metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence, verdict.model).inc()
         metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower(), verdict.model).inc()
         metrics.PROBABILITY.labels(verdict.model).observe(verdict.probability)
-    app.log.add(_log_rows(photos, request_ids, verdicts, scores, images.statistics(pixels)))
+    state.log.add(_log_rows(photos, request_ids, verdicts, scores, images.statistics(pixels)))
     return verdicts, scores
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.http.errors import ApiError
-from service.http.work_queue import Slots
+from service.http.work_queue import WorkQueue
 from service.log.prediction_log import PredictionLog
 from service.models.detector import Detector
 from service.models.store import ModelStore
@@ -26,9 +26,9 @@ class AppState:
         store: the models, each of which may be replaced while requests go on.
         log: the prediction log.
         credentials: knows whose Content Credentials are trusted.
-        slots: where photos are decoded and scored.
-        log_slot: where the prediction log is asked.
-        side_slot: for all other work that must not hold up the event loop.
+        photo_queue: decodes and scores photos.
+        log_queue: reads and writes the prediction log.
+        side_queue: does all other work that would block the event loop.
         started: `time.monotonic()` at the start.
     """
 
@@ -36,9 +36,9 @@ class AppState:
     store: ModelStore
     log: PredictionLog
     credentials: CredentialReader
-    slots: Slots
-    log_slot: Slots
-    side_slot: Slots
+    photo_queue: WorkQueue
+    log_queue: WorkQueue
+    side_queue: WorkQueue
     started: float
 
     def models(self) -> Mapping[str, Detector]:
@@ -52,7 +52,7 @@ class AppState:
         return models
 
 
-def start_app(settings: Settings) -> AppState:
+def start_worker(settings: Settings) -> AppState:
     """Load the models and open the log."""
     metrics.forget_dead_workers()
     log = PredictionLog(settings.log_url, settings.log_retention_days, settings.log_share)
@@ -62,8 +62,8 @@ def start_app(settings: Settings) -> AppState:
         store=ModelStore(settings),
         log=log,
         credentials=settings.credential_reader(),
-        slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
-        log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
-        side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
+        photo_queue=WorkQueue(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
+        log_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
+        side_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
         started=time.monotonic(),
     )

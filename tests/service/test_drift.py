@@ -34,7 +34,8 @@ from service.drift.times import parse_time, span
 from service.drift.window import look
 from service.log.prediction_log import PredictionLog
 from service.settings import ROOT
-from tests.service.test_prediction_log import row, wait_for
+from tests.support.log_rows import row
+from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 11, 22, 18)  # noqa: DTZ001 - the log keeps UTC without a zone
 

@@ -18,11 +18,11 @@ from service import metrics
 from service.drift.monitor import BusyError, DriftMonitor
 from service.log.prediction_log import PredictionLog, now
 from service.settings import Settings
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import encode, photo
 from tests.service.test_drift import rows, shop
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import encode, photo
+from tests.support.server import Server, is_ready, serving
+from tests.support.waiting import wait_for
 
 __all__ = ["shop"]  # a fixture
 

@@ -11,8 +11,8 @@ import yaml
 from service.models.card import Card, read_card
 from stages.evaluation.gates import Gates, Measured, refusals
 from stages.release import ReleaseParams
-from tests.service import tiny_model
 from tests.stages.conftest import ANYTHING_PASSES
+from tests.support import tiny_model
 
 REPO = Path(__file__).resolve().parents[2]
 PARAMS = ReleaseParams.model_validate(

@@ -9,9 +9,9 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import metrics, schemas
+from service.http.dependencies import RequestId, StateOf
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf
 from service.models.card import PLOTS
 from service.models.detector import Detector
 
@@ -23,10 +23,10 @@ _PNG: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/health")
-async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthResponse:
+async def health(state: StateOf, request_id: RequestId) -> schemas.HealthResponse:
     """Readiness and details; answers 200 either way."""
 
-    versions = {name: detector.version for name, detector in worker.store.models.items()}
+    versions = {name: detector.version for name, detector in state.store.models.items()}
 
     def work() -> schemas.HealthResponse:
         return schemas.HealthResponse(
@@ -34,21 +34,21 @@ async def health(worker: WorkerOf, request_id: RequestId) -> schemas.HealthRespo
             model_loaded=bool(versions),
             model_version=next(iter(versions.values()), "unknown"),
             models=versions,
-            uptime_seconds=round(time.monotonic() - worker.started, 3),
+            uptime_seconds=round(time.monotonic() - state.started, 3),
             active_requests=round(metrics.total("aidetect_active_requests")),
             drift_detected=metrics.total("aidetect_drift_detected") > 0,
             predictions_total=round(metrics.total("aidetect_predictions_total", status="success")),
             request_id=request_id,
         )
 
-    return await worker.side_slot.run(work)
+    return await state.side_queue.run(work)
 
 
 @router.get("/model")
-async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelResponse:
+async def model(state: StateOf, request_id: RequestId) -> schemas.ModelResponse:
     """The cards of the models in service."""
-    models, refused = worker.models(), worker.store.refused
-    found = await worker.side_slot.run(
+    models, refused = state.models(), state.store.refused
+    found = await state.side_queue.run(
         lambda: [_facts(detector, refused.get(name)) for name, detector in models.items()]
     )
     return schemas.ModelResponse(**dict(found[0]), models=found, refused=dict(refused), request_id=request_id)
@@ -83,7 +83,7 @@ def _facts(detector: Detector, refused: str | None) -> schemas.ModelFacts:
 
 @router.get("/model/plots/{name}", response_class=Response, responses=errors(404, 422) | _PNG)
 async def plot(
-    worker: WorkerOf,
+    state: StateOf,
     name: str,
     model: Annotated[
         str | None, Query(max_length=40, description="without it: the first in alphabetical order")
@@ -93,20 +93,20 @@ async def plot(
 
     def work() -> bytes:
         # Look-ups, so that no name leads out of the folder.
-        models = worker.models()
+        models = state.models()
         detector = models.get(model or next(iter(models)))
         path = _plots(detector).get(name) if detector else None
         if path is None:
             raise ApiError(404, "not_found", f"there is no plot {name[:100]}: /model lists them")
         return path.read_bytes()
 
-    return Response(await worker.side_slot.run(work), media_type="image/png")
+    return Response(await state.side_queue.run(work), media_type="image/png")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def prometheus(worker: WorkerOf) -> Response:
+async def prometheus(state: StateOf) -> Response:
     """Prometheus metrics of all workers."""
-    text = await worker.side_slot.run(metrics.exposition)
+    text = await state.side_queue.run(metrics.exposition)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
