@@ -57,11 +57,7 @@ class ModelStore:
         self.models: Mapping[str, Detector] = {}
         self.refused: Mapping[str, str] = {}
         if settings.model_path is not None:
-            logger.warning(
-                "MODEL_PATH is of before: %s is served as the only model; set MODELS to the folder that holds the "
-                "models' folders instead",
-                settings.model_path,
-            )
+            logger.warning("MODEL_PATH names the only model in service: unset it, and set MODELS to a folder of models")
         self.update(settled=0)
 
     def update(self, settled: float = _SETTLED) -> None:

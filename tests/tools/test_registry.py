@@ -10,7 +10,7 @@ import pytest
 
 from service.models.card import read_card
 from stages.common import StageError
-from tests.service import tiny_model
+from tests.support import tiny_model
 from tools import registry
 
 OLD_NAME = "ai-product-photo-detector"
