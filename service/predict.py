@@ -10,7 +10,7 @@ from PIL import Image
 
 from service import metrics, schemas
 from service.http.state import Worker
-from service.log.prediction_log import EMBEDDING_COMPONENTS, now
+from service.log.tables import EMBEDDING_COMPONENTS, now
 from service.models import images
 from service.models.detector import Detector, Scores
 from service.models.judgement import judge
@@ -105,7 +105,7 @@ def score(
                 "prediction": verdict.prediction,
                 "decision": verdict.decision,
                 "in_domain": verdict.in_domain,
-                "distance": float(scores.distance[row]),
+                "ood_score": float(scores.distance[row]),
                 **{name: float(values[row]) for name, values in statistics.items()},
                 "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
                 "width": photo.width,

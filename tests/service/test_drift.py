@@ -305,7 +305,7 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     assert "0 predictions of model 0.0.1 are too few" in capsys.readouterr().err
     odd = rows(REFERENCE_MINIMUM + 100, 5, sharpness=0.5)
     shop.add(odd)
-    wait_for(lambda: len(shop.recent("0.0.1", 1000)) == len(odd))
+    wait_for(lambda: len(shop.recent("cifake", "0.0.1", 1000)) == len(odd))
     out = tmp_path / "report.html"
     assert run("report", "--since", "2026-11-01", "--out", str(out), monkeypatch=monkeypatch) == 1
     assert "blurrier" in capsys.readouterr().out
@@ -333,7 +333,7 @@ def test_columns_that_are_not_in_all_rows_or_references_are_told(
     mixed = rows(REFERENCE_MINIMUM + 100, 5)
     mixed[-1]["jpeg_quality"] = None
     shop.add(mixed)
-    wait_for(lambda: len(shop.recent("0.0.1", 1000)) == len(mixed))
+    wait_for(lambda: len(shop.recent("cifake", "0.0.1", 1000)) == len(mixed))
     assert run("baseline", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
     assert "without jpeg_quality: some of these predictions are from before" in capsys.readouterr().out
 

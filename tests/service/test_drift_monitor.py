@@ -16,7 +16,8 @@ from PIL import ImageFilter
 
 from service import metrics
 from service.drift.monitor import BusyError, DriftMonitor
-from service.log.prediction_log import PredictionLog, now
+from service.log.prediction_log import PredictionLog
+from service.log.tables import now
 from service.settings import Settings
 from tests.service.conftest import Server, is_ready, serving
 from tests.service.photos import encode, photo
@@ -37,9 +38,9 @@ def watch(**changed: Any) -> DriftMonitor:
 
 def fill(log: PredictionLog, count: int, seed: int, **shift: float) -> None:
     """Write predictions of this moment."""
-    before = log.newest("0.0.1")
+    before = log.newest("cifake", "0.0.1")
     log.add([one | {"time": now()} for one in rows(count, seed, **shift)])
-    wait_for(lambda: log.newest("0.0.1") == before + count)
+    wait_for(lambda: log.newest("cifake", "0.0.1") == before + count)
 
 
 @pytest.fixture
