@@ -42,9 +42,9 @@ def main() -> None:
     detector = Detector(path, threads=1)
     photo = np.random.default_rng(0).integers(0, 255, (1, detector.height, detector.width, 3), np.uint8)
     rows = {"ONNX Runtime": milliseconds(lambda: detector.score(photo))}
-    if CHECKPOINT.exists() and sha256_file(CHECKPOINT) == detector.card["checkpoint_sha256"]:
+    if CHECKPOINT.exists() and sha256_file(CHECKPOINT) == detector.card.checkpoint_sha256:
         network, _ = load_checkpoint(CHECKPOINT)
-        twin = Exported(network, detector.card["params"]["export"]["flip_average"]).eval()
+        twin = Exported(network, detector.card.params["export"]["flip_average"]).eval()
         with torch.inference_mode():
             rows["eager torch"] = milliseconds(lambda: twin(torch.from_numpy(photo)))
     else:

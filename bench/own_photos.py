@@ -52,12 +52,12 @@ def compared(workspace: Workspace, validation: Path) -> dict[str, Any]:
     own = data.flags["own"] == 1
     scored = score(detector, data, workspace.folder.name)
     found = figures_of(detector, data, scored, {"dataset": ~own, "own_photos": own})
-    geometry = detector.card["domain"]["geometry"]
+    geometry = detector.card.domain.geometry
     keys = ("images", "accuracy", "auc", "ece", "in_domain_share")
     return {
         name: {key: figures[key] for key in keys} | {"decisions": figures["decisions"]["alpha_0.01"]}
         for name, figures in found.items()
-    } | {"known_widths": [geometry["min_width"], geometry["max_width"]]}
+    } | {"known_widths": [geometry.min_width, geometry.max_width]}
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--folder", type=Path, default=REPO / "build/seeds")
     arguments = parser.parse_args()
-    train = read_card(REPO / "build/model.onnx")["params"]["train"]  # what reports/cifake/metrics.json is about
+    train = read_card(REPO / "build/model.onnx").params["train"]  # what reports/cifake/metrics.json is about
     if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
     found = {str(train["seed"]): figures(reported(REPO))}
@@ -78,7 +78,7 @@ def main() -> None:
             if not (workspace.folder / "models/cifake/checkpoint.safetensors").exists():
                 workspace.run("train")
             workspace.run("export", "evaluate")
-        trained = read_card(workspace.folder / "build/model.onnx")["params"]["train"]
+        trained = read_card(workspace.folder / "build/model.onnx").params["train"]
         if trained | {"seed": None} != train | {"seed": None}:
             sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
         found[str(seed)] = figures(reported(workspace.folder))

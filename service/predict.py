@@ -99,13 +99,14 @@ def score(
             {
                 "request_id": request_ids[row],
                 "time": time,
+                "model": detector.card.name,
                 "model_version": detector.version,
                 "score": float(scores.probability[row]),
                 "probability": verdict.probability,
                 "prediction": verdict.prediction,
                 "decision": verdict.decision,
                 "in_domain": verdict.in_domain,
-                "ood_score": float(scores.distance[row]),
+                "ood_score": float(scores.ood_score[row]),
                 **{name: float(values[row]) for name, values in statistics.items()},
                 "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
                 "width": photo.width,
@@ -142,7 +143,7 @@ def predict_one(
         model_version=detector.version,
         request_id=request_id,
     )
-    return answer, image, scores.heatmap[0] + detector.card["head_bias"]
+    return answer, image, scores.heatmap[0] + detector.card.head_bias
 
 
 def predict_many(

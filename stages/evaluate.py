@@ -57,7 +57,7 @@ def main() -> None:
     draw_training(PLOTS / "training.png", curves)
     with whole_file(PLOTS / "predictions.csv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("actual,predicted\n")
-        names = detector.card["labels"]
+        names = detector.card.labels
         for label, p in zip(validation.labels[~own], scored.probability[~own], strict=True):
             file.write(f"{names[label]},{names[int(p >= 0.5)]}\n")
 

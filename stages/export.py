@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from service.models.card import Card, Data, Input
 from stages.common import LABELS, Params, load_params, run_stage, sha256_file
 from stages.data.image_sets import load_images
 from stages.exporting.calibration import calibrate
@@ -62,17 +63,18 @@ def main() -> None:
     report = json.loads(REPORT.read_text(encoding="utf-8"))
     parts["domain"]["geometry"] = report["geometry"]
     size = config["image_size"]
-    card = {
-        "format": 1, "name": "ai-product-photo-detector", "version": params.version, "license": "MIT",
-        "labels": list(LABELS),
-        "input": {"height": size, "width": size, "resize": "squash-bicubic", "layout": "NHWC uint8 RGB",
-                  "mean": config["mean"], "std": config["std"]},
-        "head_bias": model.head_bias,
+    card = Card(
+        name="cifake",
+        version=params.version,
+        license="MIT",
+        labels=LABELS,
+        input=Input(height=size, width=size, resize="squash", mean=config["mean"], std=config["std"]),
+        head_bias=model.head_bias,
         **parts,
-        "data": {"dataset": report["dataset"], "digest": config["data_sha256"]},
-        "checkpoint_sha256": sha256_file(CHECKPOINT),
-        "params": {"train": config, "export": params.model_dump(mode="json")},
-    }  # fmt: skip
+        data=Data(dataset=report["dataset"], digest=config["data_sha256"]),
+        checkpoint_sha256=sha256_file(CHECKPOINT),
+        params={"train": config, "export": params.model_dump(mode="json")},
+    )
     write_onnx(OUT, model, card)
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB, version {params.version}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from service.models.card import Card, Release, read_card
 from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
 from stages.data.image_sets import load_images
 from stages.data.raw import NAMES, RAW
@@ -49,9 +50,9 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     from stages.tracking import git_commit
 
     decision: dict[str, Any] = {"candidate_sha256": sha256_file(CANDIDATE)}
-    released = json.loads(CARD.read_text(encoding="utf-8")) if CARD.exists() else None
+    released = read_card(CARD.parent) if CARD.exists() else None
     detector = open_detector(CANDIDATE)
-    if released and same_model(released["model"], detector.card):
+    if released and same_model(released, detector.card):
         print("release: the candidate is the released model")
         if not EXPERIMENT:
             _renew(released)
@@ -80,64 +81,68 @@ def release(params: ReleaseParams) -> dict[str, Any]:
     scored = score(detector, test, "test")
     figures = figures_of(detector, test, scored, rows)
     assessment = assess(detector, test, scored, params, NEW_PLOTS, seed=1, classes=classes, large_photos=large)
-    card = {
-        "version": detector.version,
-        "sha256": decision["candidate_sha256"],
+    facts = {
         "git_commit": git_commit(),
         "released_at": entry["read_at"],
         "validation": validation,
         "metrics": figures,
         "assessment": assessment,
         "experiments": experiments(detector.card),
-        "model": detector.card,
     }
+    card = detector.card.model_copy(
+        update={"sha256": decision["candidate_sha256"], "release": Release.model_validate(facts)}
+    )
     pictures = [(picture, PLOTS / picture.name) for picture in sorted(NEW_PLOTS.glob("*.png"))]
     for source, target in ((CANDIDATE, MODEL), (REFERENCE, MODEL_REFERENCE), *pictures):
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
-    write_json(CARD, card)
+    with whole_file(CARD) as temporary:
+        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
     enrol(card)
     return _report(card)
 
 
-def same_model(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_model(one: Card, other: Card) -> bool:
     """Tell whether two cards are of one version of one model.
 
     The files' bytes are not asked: another processor's arithmetic gives the statistics in them other last digits.
     """
-    return all(one[key] == other[key] for key in ("version", "checkpoint_sha256", "data", "params"))
+    return all(getattr(one, key) == getattr(other, key) for key in ("version", "checkpoint_sha256", "data", "params"))
 
 
-def experiments(card: dict[str, Any]) -> dict[str, Any]:
+def experiments(card: Card) -> dict[str, Any]:
     """Return what bench/seeds.py and bench/own_photos.py found on validation with this model's own training params."""
     found: dict[str, Any] = {}
     for name, (path, free) in EXPERIMENTS.items():
         if path.exists():
             experiment = json.loads(path.read_text(encoding="utf-8"))
             params = experiment.pop("train")
-            if all(card["params"]["train"].get(key) == value for key, value in params.items() if key != free):
+            if all(card.params["train"].get(key) == value for key, value in params.items() if key != free):
                 found[name] = experiment
             else:
                 print(f"release: {path} stays out of the card: it is of other training params")
     return found
 
 
-def _renew(released: dict[str, Any]) -> None:
+def _renew(released: Card) -> None:
     """Let the released model have what came since and needs no test: experiments, and drift's new columns."""
-    if released.get("experiments") != (found := experiments(released["model"])):
-        write_json(CARD, released | {"experiments": found})
+    known = released.released.model_extra or {}
+    if known.get("experiments") != (found := experiments(released)):
+        release = released.released.model_copy(update={"experiments": found})
+        with whole_file(CARD) as temporary:
+            temporary.write_text(released.model_copy(update={"release": release}).to_json() + "\n", encoding="utf-8")
     with np.load(REFERENCE) as candidate, np.load(MODEL_REFERENCE) as current:
-        known = set(candidate.files) == set(current.files)
-    if not known:
+        same = set(candidate.files) == set(current.files)
+    if not same:
         with whole_file(MODEL_REFERENCE) as temporary:
             shutil.copyfile(REFERENCE, temporary)
 
 
-def _report(card: dict[str, Any]) -> dict[str, Any]:
-    return {"candidate_sha256": card["sha256"], "decision": "released", "reasons": [], "version": card["version"]}
+def _report(card: Card) -> dict[str, Any]:
+    return {"candidate_sha256": card.sha256, "decision": "released", "reasons": [], "version": card.version}
 
 
-def enrol(card: dict[str, Any]) -> None:
+def enrol(card: Card) -> None:
     """Register the release in MLflow's registry as `challenger`, where a tracking server is set."""
     if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         return
@@ -147,9 +152,9 @@ def enrol(card: dict[str, Any]) -> None:
 
     try:
         number = register(MODEL.parent)
-        mlflow.MlflowClient().set_registered_model_alias(card["model"]["name"], "challenger", number)
+        mlflow.MlflowClient().set_registered_model_alias(card.name, "challenger", number)
     except (mlflow.MlflowException, StageError) as error:  # the release stands: models/ is complete
-        warnings.warn(f"MLflow's registry did not take version {card['version']}: {error}", stacklevel=2)
+        warnings.warn(f"MLflow's registry did not take version {card.version}: {error}", stacklevel=2)
 
 
 def main() -> None:

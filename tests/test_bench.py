@@ -16,6 +16,7 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 
+from service.models.card import read_card
 from stages.data.raw import RAW
 from stages.train import TrainParams
 from stages.training.model import build
@@ -43,10 +44,10 @@ def test_no_script_hides_a_package() -> None:
 def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: Path) -> None:
     command = [sys.executable, "bench/rescore.py", shared_dir / "data/cifake.tar.xz"]
     printed = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True).stdout
-    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
+    card = read_card(REPO / "models/cifake")
     found = re.fullmatch(r"20,000 test images, accuracy (\S+)\n", printed)
     assert found, printed
-    assert float(found[1]) == pytest.approx(card["metrics"]["test"]["accuracy"], abs=1e-4)  # two images
+    assert float(found[1]) == pytest.approx(card.released.metrics["test"]["accuracy"], abs=1e-4)  # two images
 
 
 def test_seeds_are_compared_by_figures_that_evaluate_writes(bench) -> None:

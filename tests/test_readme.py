@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from service.models.card import read_card
 from tools.report.__main__ import BLOCK, with_figures
 from tools.report.model_card import model_card
 
@@ -12,7 +13,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 def test_the_figures_are_those_of_the_released_model() -> None:
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
+    card = read_card(REPO / "models/cifake")
     assert BLOCK.search(readme)
     assert with_figures(readme, card) == readme, "run 'python -m tools.report'"
 
@@ -52,7 +53,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_model_card_is_that_of_the_released_model() -> None:
-    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
+    card = read_card(REPO / "models/cifake")
     written = (REPO / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
     assert model_card(card) == written, "run 'python -m tools.report'"
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", written):

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from service.models.card import read_card
 from stages.common import StageError, run_stage
 from tools.report import __main__ as report
 
@@ -153,8 +154,8 @@ def main() -> None:
     repro()
     check_released(json.loads(DECISION.read_text(encoding="utf-8")), version)
     figures = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
-    card = json.loads(Path(CARD).read_text(encoding="utf-8"))
-    measure_service(figures["images"] + card["model"]["calibration"]["images"])
+    card = read_card(Path(CARD).parent)
+    measure_service(figures["images"] + (card.calibration.images or 0))
     report.main()
     print(f"\nVersion {version} is released. What changed:\n{git('status', '--short').rstrip()}\n")
     print(f'Commit it:              git add -A && git commit -m "Release {version}: …"')

@@ -10,7 +10,6 @@ MLFLOW_TRACKING_URI, or mlflow.db in the working directory.
 """
 
 import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import mlflow
 
+from service.models.card import Card, ModelError, read_card
 from stages.common import StageError, run_stage, sha256_file
 from stages.tracking import EXPERIMENT
 
@@ -36,11 +36,11 @@ def register(folder: Path) -> str:
         StageError: the folder holds no whole release, or another file of this version is registered.
     """
     card = read_release(folder)
-    name, version = card["model"]["name"], card["version"]
+    name, version = card.name, card.version
     client = mlflow.MlflowClient()
     for known in _versions(name):
         if known.tags.get("version") == version:
-            if known.tags.get("sha256") != card["sha256"]:
+            if known.tags.get("sha256") != card.sha256:
                 raise StageError(f"another file is registered as version {version}: raise export.version")
             return str(known.version)
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
@@ -51,9 +51,9 @@ def register(folder: Path) -> str:
             mlflow.log_artifact(str(folder / file), _FOLDER)
         if (folder / "plots").is_dir():
             mlflow.log_artifacts(str(folder / "plots"), f"{_FOLDER}/plots")
-        mlflow.log_metrics({f"test_{key}": card["metrics"]["test"][key] for key in ("accuracy", "auc", "ece")})
+        mlflow.log_metrics({f"test_{key}": card.released.metrics["test"][key] for key in ("accuracy", "auc", "ece")})
     source = f"runs:/{run.info.run_id}/{_FOLDER}"
-    tags = {"version": version, "sha256": card["sha256"], "git_commit": str(card["git_commit"])}
+    tags = {"version": version, "sha256": card.sha256, "git_commit": str(card.released.git_commit)}
     return str(client.create_model_version(name, source, run.info.run_id, tags=tags).version)
 
 
@@ -64,8 +64,8 @@ def promote(version: str | None, to: Path) -> str:
         StageError: no such version is registered.
     """
     card = read_release(MODELS)
-    name = card["model"]["name"]
-    if version in (None, card["version"]):
+    name = card.name
+    if version in (None, card.version):
         number = register(MODELS)
     else:
         numbers = {known.tags.get("version"): str(known.version) for known in _versions(name)}
@@ -90,7 +90,7 @@ def rollback(to: Path) -> str:
     Raises:
         StageError: there was none, or it was gone back to already.
     """
-    name = read_release(MODELS)["model"]["name"]
+    name = read_release(MODELS).name
     client = mlflow.MlflowClient()
     try:
         before = client.get_model_version_by_alias(name, PREVIOUS)
@@ -128,12 +128,12 @@ def _whole(folder: Path, model: Any) -> bool:
     """Tell whether a folder holds a registered version, and not parts of it or of another one."""
     try:
         card = read_release(folder)
-    except (StageError, ValueError, KeyError):
+    except StageError:
         return False
-    return (card["version"], card["sha256"]) == (model.tags["version"], model.tags["sha256"])
+    return (card.version, card.sha256) == (model.tags["version"], model.tags["sha256"])
 
 
-def read_release(folder: Path) -> dict[str, Any]:
+def read_release(folder: Path) -> Card:
     """Return the card of a release.
 
     Raises:
@@ -142,8 +142,11 @@ def read_release(folder: Path) -> dict[str, Any]:
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise StageError(f"{folder} holds no release: {', '.join(missing)} is missing")
-    card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    if sha256_file(folder / FILES[0]) != card["sha256"]:
+    try:
+        card = read_card(folder)
+    except ModelError as error:
+        raise StageError(str(error)) from error
+    if sha256_file(folder / FILES[0]) != card.sha256:
         raise StageError(f"{folder / FILES[0]} is not the file that {folder / 'card.json'} was written for")
     return card
 
@@ -157,7 +160,7 @@ def _named(name: str) -> str:
 
 
 def _list() -> None:
-    name = read_release(MODELS)["model"]["name"]
+    name = read_release(MODELS).name
     known = mlflow.MlflowClient().search_registered_models(filter_string=f"name = '{name}'")
     aliases = {str(number): alias for alias, number in known[0].aliases.items()} if known else {}
     for model in sorted(_versions(name), key=lambda model: int(model.version)):

@@ -3,6 +3,7 @@
 python -m service.models.card models/cifake
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -37,9 +38,9 @@ class Input(_Part):
     Attributes:
         width: of the pixels that it takes.
         height: likewise.
-        resize: how a photo becomes that. `squash`: the whole photo, whatever its shape. `crop`: scaled until its shorter
-            side fits, then the middle of the longer side. `views`: the same, but `views` crops evenly along the longer
-            side, whose logits are averaged.
+        resize: how a photo becomes that. `squash`: the whole photo, whatever its shape. `crop`: scaled until its
+            shorter side fits, then the middle of the longer side. `views`: the same, but `views` crops evenly along
+            the longer side, whose logits are averaged.
         views: crops of one photo; 1 unless `resize` is `views`.
         mean: of each colour, 0 to 1; the network itself subtracts it.
         std: likewise.
@@ -127,7 +128,7 @@ class Release(_Part):
         assessment: what the evaluators measured on test.
     """
 
-    git_commit: str | None
+    git_commit: str | None = None
     released_at: str
     validation: dict[str, Any]
     metrics: dict[str, Any]
@@ -149,7 +150,7 @@ class Card(_Part):
         params: the sections of params.yaml that made it.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[2] = 2
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
     version: str
     license: str = "unknown"
@@ -169,7 +170,7 @@ class Card(_Part):
     @classmethod
     def _of_any_format(cls, value: Any) -> Any:
         if isinstance(value, dict) and "model" in value and "sha256" in value:  # a card.json of before
-            release = {name: value.get(name) for name in Release.model_fields}
+            release = {key: part for key, part in value.items() if key not in ("version", "sha256", "model")}
             value = value["model"] | {"sha256": value["sha256"], "release": release}
         if isinstance(value, dict) and value.get("format") == 1:
             value = value | {"format": FORMAT}
@@ -179,31 +180,49 @@ class Card(_Part):
                 value["input"] = value["input"] | {"resize": "squash"}
         return value
 
+    @property
+    def released(self) -> Release:
+        """What is known of its release.
+
+        Raises:
+            ModelError: nothing: it is a candidate.
+        """
+        if self.release is None:
+            raise ModelError(f"{self.name} {self.version} is a candidate, and was never released")
+        return self.release
+
+    @property
+    def of_file(self) -> "Card":
+        """The card as the ONNX file holds it: without what a file cannot say of itself."""
+        return self.model_copy(update={"sha256": None, "release": None})
+
     def to_json(self) -> str:
         """Return the card as JSON with sorted keys; the same card gives the same text."""
         return json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, indent=2)
 
 
-def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession, dict[str, Any]]:
-    """Load an ONNX file and its checked card.
+def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession, Card]:
+    """Load a model and its checked card.
 
     Args:
-        path: the ONNX file.
+        path: a model's folder, whose card.json then counts, or an ONNX file.
         threads: cores used for one forward pass.
 
     Returns:
-        The session (CPU) and the card.
+        The session (CPU), and the card with the file's `sha256`.
 
     Raises:
-        ModelError: the file is missing, unreadable, truncated, no ONNX file, or no detector of this project.
+        ModelError: the file is missing, unreadable, truncated, no ONNX file, or no detector of this project; or
+            card.json is damaged, or another model's.
     """
-    remedy = "restore it ('git checkout models/') or point MODEL_PATH at a released model.onnx"
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"model file {path} not found: {remedy}") from error
-    except OSError as error:
-        raise ModelError(f"model file {path} cannot be read ({error.strerror}): {remedy}") from error
+    path = Path(path)
+    card = read_card(path) if path.is_dir() else None
+    file = path / MODEL if card else path
+    data = _read(file)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if card and card.sha256 != sha256:
+        said = f"{path / CARD} says {card.sha256[:12]}…" if card.sha256 else f"{path / CARD} names none"
+        raise ModelError(f"{file} has sha256 {sha256[:12]}…, and {said}: put both files of one release there")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -212,45 +231,70 @@ def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception class for each way a file can be wrong
-        raise ModelError(f"model file {path} is truncated or no ONNX model: {remedy}") from error
+        raise ModelError(f"model file {file} is truncated or no ONNX model: {_REMEDY}") from error
     try:
-        card: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["card"])
-        _check(card)
+        inside = Card.model_validate(json.loads(session.get_modelmeta().custom_metadata_map["card"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"model file {path} is no detector of this project (card: {error}): {remedy}") from error
-    return session, card
+        raise ModelError(
+            f"model file {file} is no detector of this project (card: {_why(error)}): {_REMEDY}"
+        ) from error
+    if card and (card.name, card.version) != (inside.name, inside.version):
+        raise ModelError(
+            f"{file} is {inside.name} {inside.version}, and {path / CARD} is of {card.name} {card.version}: "
+            "put both files of one release there"
+        )
+    return session, card or inside.model_copy(update={"sha256": sha256})
 
 
-def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the card inside an ONNX file.
+def read_card(path: str | Path) -> Card:
+    """Return the card of a model's folder (card.json), or the one inside an ONNX file.
 
     Raises:
-        ModelError: as `open_model`.
+        ModelError: the folder holds no card, or a damaged one; of a file: as `open_model`.
     """
-    return open_model(path)[1]
+    path = Path(path)
+    if not path.is_dir():
+        return open_model(path)[1]
+    try:
+        return Card.model_validate(json.loads((path / CARD).read_bytes()))
+    except FileNotFoundError as error:
+        raise ModelError(f"model folder {path} holds no {CARD}: {_REMEDY}") from error
+    except OSError as error:
+        raise ModelError(f"{path / CARD} cannot be read ({error.strerror}): {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path / CARD} is damaged or no card ({_why(error)}): {_REMEDY}") from error
 
 
-def _check(card: dict[str, Any]) -> None:
-    if card["format"] != FORMAT:
-        raise ValueError(f"format {card['format']}, not {FORMAT}")
-    for key, kind in _REQUIRED:
-        value: Any = card
-        for part in key.split("."):
-            value = value[part]
-        if not isinstance(value, (int, float) if kind is float else kind):
-            raise TypeError(f"{key} is {value!r}")
+_REMEDY = "restore it ('git checkout models/') or point MODEL_PATH at a released model.onnx"
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"model file {file} not found: {_REMEDY}") from error
+    except OSError as error:
+        raise ModelError(f"model file {file} cannot be read ({error.strerror}): {_REMEDY}") from error
+
+
+def _why(error: Exception) -> str:
+    """Return in a few words, on one line, what is wrong with a card."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+    return " ".join(f"{type(error).__name__} {error}".split())[:200]
 
 
 def main() -> None:
-    """Print the card of the file named on the command line as JSON."""
+    """Print the card of the folder or file named on the command line as JSON."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m service.models.card models/cifake/model.onnx")
+        sys.exit("usage: python -m service.models.card models/cifake")
     try:
         card = read_card(sys.argv[1])
     except ModelError as error:
         sys.exit(f"error: {error}")
     try:
-        print(json.dumps(card, indent=2), flush=True)
+        print(card.to_json(), flush=True)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

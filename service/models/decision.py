@@ -1,8 +1,9 @@
 """From a probability to a decision: pure functions, no state."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from service.models.card import Card
 
 Prediction = Literal["real", "ai_generated"]
 Confidence = Literal["low", "medium", "high"]
@@ -61,7 +62,7 @@ def shift_prior(probability: float, prior: float, base: float = 0.5) -> float:
     return generated / (generated + real)
 
 
-def thresholds(card: Mapping[str, Any], alpha: float, ai_prior: float) -> Thresholds:
+def thresholds(card: Card, alpha: float, ai_prior: float) -> Thresholds:
     """Return the card's thresholds for `alpha`, moved to `ai_prior` by the same rule as the probabilities.
 
     So a threshold keeps its meaning: at most `alpha` of real photos like the calibration's reach `flag`,
@@ -70,31 +71,29 @@ def thresholds(card: Mapping[str, Any], alpha: float, ai_prior: float) -> Thresh
     Raises:
         ValueError: the card has no flag threshold for `alpha`.
     """
-    flags = {float(level): float(value) for level, value in card["thresholds"]["flag"].items()}
+    flags, base = card.thresholds.flag, card.calibration.prior_ai
     if alpha not in flags:
         levels = ", ".join(f"{level:g}" for level in flags)
         raise ValueError(f"ALPHA={alpha:g} is not calibrated: choose one of {levels}")
-    base = card["calibration"]["prior_ai"]
     return Thresholds(
         flag=shift_prior(flags[alpha], ai_prior, base),
-        clear=shift_prior(float(card["thresholds"]["clear"]), ai_prior, base),
+        clear=shift_prior(card.thresholds.clear, ai_prior, base),
     )
 
 
-def domain(card: Mapping[str, Any], distance: float, width: int, height: int) -> Domain:
+def domain(card: Card, ood_score: float, width: int, height: int) -> Domain:
     """Compare a photo with the card's domain.
 
     Args:
         card: the model's card.
-        distance: the photo's, out of the model file.
+        ood_score: the photo's, of the model.
         width: the upright photo's own width in pixels, before it is resized.
         height: likewise its height.
     """
-    limits = card["domain"]["geometry"]
+    known = card.domain.geometry
     return Domain(
-        embedding=distance <= card["domain"]["threshold"],
-        geometry=limits["min_width"] <= width <= limits["max_width"]
-        and limits["min_height"] <= height <= limits["max_height"],
+        embedding=ood_score <= card.domain.threshold,
+        geometry=known.min_width <= width <= known.max_width and known.min_height <= height <= known.max_height,
     )
 
 

@@ -1,4 +1,4 @@
-"""The model file at work: one forward pass gives probability, embedding, heat map and distance."""
+"""The model at work: one forward pass gives probability, embedding, heat map and OOD score."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from service.models.images import RESIZES
 
 Float32 = npt.NDArray[np.float32]
 
-_OUTPUTS = {"probability": 1, "embedding": 2, "heatmap": 3, "distance": 1}  # name -> number of dimensions
+_OUTPUTS = {"probability": 1, "embedding": 2, "heatmap": 3, "ood_score": 1}  # name -> number of dimensions
 _CHUNK = 32  # photos in one forward pass: beyond it memory grows and speed does not
 
 
@@ -28,14 +28,14 @@ class Scores:
         embedding: float32 [N, D], pooled features.
         heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the
             card's `head_bias` is the logit of `probability`.
-        distance: float32 [N], how unlike the training photos; 99 % of those have less than 1.
+        ood_score: float32 [N], how unlike the training photos; 99 % of those have less than 1.
         inference_ms: milliseconds spent in the model, for all N together.
     """
 
     probability: Float32
     embedding: Float32
     heatmap: Float32
-    distance: Float32
+    ood_score: Float32
     inference_ms: float
 
 
@@ -43,8 +43,9 @@ class Detector:
     """A released model file, checked and ready.
 
     Attributes:
-        card: the file's own card.
-        version: the card's version.
+        card: its card.
+        name: the card's.
+        version: likewise.
         height: rows of the photos that `score` takes.
         width: their columns.
         alpha: the share of real photos that may be flagged.
@@ -56,7 +57,7 @@ class Detector:
         """Load and verify a model file, and run it once.
 
         Args:
-            path: the ONNX file.
+            path: a model's folder, or an ONNX file.
             alpha: one of the levels in the card's `thresholds.flag`.
             ai_prior: the share of AI images, above 0 and below 1.
             threads: cores used for one forward pass.
@@ -66,21 +67,22 @@ class Detector:
                 threshold for `alpha` or a policy of resizing that is not known here.
         """
         self._session, self.card = open_model(path, threads)
-        self.version: str = self.card["version"]
-        self.height: int = self.card["input"]["height"]
-        self.width: int = self.card["input"]["width"]
+        self.name, self.version = self.card.name, self.card.version
+        self.height, self.width = self.card.input.height, self.card.input.width
         self.alpha = alpha
         self.ai_prior = ai_prior
-        policy = self.card["input"]["resize"]
-        if policy not in RESIZES:
+        if (policy := self.card.input.resize) not in RESIZES:
             known = ", ".join(RESIZES)
-            raise ModelError(f"model file {path}: its photos are resized by '{policy}', and this code knows {known}")
+            raise ModelError(f"model {path}: its photos are resized by '{policy}', and this code knows {known}")
         self._resize = RESIZES[policy]
+        given = {entry.name for entry in self._session.get_outputs()}
+        # Files of before format 2 call it `distance`.
+        self._outputs = [name if name in given or name != "ood_score" else "distance" for name in _OUTPUTS]
         try:
             self._verify()
             self.thresholds = decision.thresholds(self.card, alpha, ai_prior)
         except ValueError as error:
-            raise ModelError(f"model file {path}: {error}") from error
+            raise ModelError(f"model {path}: {error}") from error
 
     def prepare(self, photo: Image.Image) -> npt.NDArray[np.uint8]:
         """Return the pixels that `score` takes, uint8 [height, width, 3], of a photo of mode RGB: the card says how."""
@@ -106,10 +108,10 @@ class Detector:
 
     def reported(self, probability: float) -> float:
         """Return P(AI-generated) at `ai_prior` for one of `Scores.probability`."""
-        return decision.shift_prior(probability, self.ai_prior, self.card["calibration"]["prior_ai"])
+        return decision.shift_prior(probability, self.ai_prior, self.card.calibration.prior_ai)
 
     def _run(self, images: npt.NDArray[np.uint8]) -> list[Any]:
-        outputs: list[Any] = self._session.run(list(_OUTPUTS), {"images": images})
+        outputs: list[Any] = self._session.run(self._outputs, {"images": images})
         return outputs
 
     def _verify(self) -> None:
@@ -117,7 +119,7 @@ class Detector:
         inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)")]:
             raise ValueError(f"takes {inputs}, not uint8 'images': it is no detector of this project")
-        missing = set(_OUTPUTS) - {entry.name for entry in self._session.get_outputs()}
+        missing = set(self._outputs) - {entry.name for entry in self._session.get_outputs()}
         if missing:
             raise ValueError(f"does not give {', '.join(sorted(missing))}: it is no detector of this project")
         try:

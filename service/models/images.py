@@ -14,7 +14,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 def resize(image: Image.Image, height: int, width: int) -> Uint8:
-    """Squash the whole photo to `height` x `width` pixels ("squash-bicubic").
+    """Squash the whole photo to `height` x `width` pixels ("squash").
 
     Squashed and not cropped, so that the heat map covers the whole photo. One of that size stays as it is.
 
@@ -31,7 +31,7 @@ def resize(image: Image.Image, height: int, width: int) -> Uint8:
     return np.array(image, dtype=np.uint8)
 
 
-RESIZES = {"squash-bicubic": resize}  # by what a model's card names as its `input.resize`
+RESIZES = {"squash": resize}  # by what a model's card names as its `input.resize`
 
 
 def statistics(images: Uint8) -> dict[str, Float32]:

@@ -55,7 +55,7 @@ def judge(
     """
     # Rounded first, so that everything else in the answer agrees with the number that the client reads.
     probability = round(detector.reported(float(scores.probability[row])), 6)
-    domain = decision.domain(detector.card, float(scores.distance[row]), width, height)
+    domain = decision.domain(detector.card, float(scores.ood_score[row]), width, height)
     by_pixels = decision.decide(probability, domain.inside, detector.thresholds)
     decided, by = with_evidence(by_pixels, credential, marked)
     return Judgement(

@@ -1,7 +1,6 @@
 """The model file that a worker answers with, and how another one takes its place while requests go on."""
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -9,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import metrics
-from service.models.card import ModelError
+from service.models.card import CARD, ModelError, read_card
 from service.models.detector import Detector
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-CARD = "card.json"  # the release's, beside the model file
 _ALONE_CORES = 4  # at most: for a small network more of them wait for each other
 _SETTLED = 1.0  # seconds that a new file must have been left alone
 
@@ -140,12 +138,9 @@ def verify(path: Path, sha256: str) -> None:
     Raises:
         ModelError: it is another file's.
     """
-    try:
-        said = json.loads(path.with_name(CARD).read_text(encoding="utf-8"))["sha256"]
-    except FileNotFoundError:
+    if not path.with_name(CARD).exists():
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path.with_name(CARD)} is damaged: put the release's own beside {path.name}") from error
+    said = read_card(path.parent).sha256
     if said != sha256:
         digests = f"sha256 {sha256[:12]}…, and {CARD} beside it says {str(said)[:12]}…"
         raise ModelError(f"{path} has {digests}: put both of one release there")

@@ -54,7 +54,7 @@ def assess(
     rows = np.flatnonzero(data.flags["own"] == 0)
     data, scored = data.take(rows), scored.take(rows)
     classes = None if classes is None else classes[rows]
-    inside = scored.distance <= detector.card["domain"]["threshold"]
+    inside = scored.distance <= detector.card.domain.threshold
     first = data.take(np.arange(min(params.robustness_images, len(data))))
     found = {
         "flag_worth": worth(data.labels, scored.probability, inside, detector.card, ALPHA),

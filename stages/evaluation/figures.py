@@ -10,6 +10,7 @@ from scipy.stats import beta
 from sklearn import metrics as sk
 
 from service.models import decision
+from service.models.card import Card
 from stages.common import LABELS, whole_file
 
 mpl.use("Agg")  # no screen is needed
@@ -57,7 +58,7 @@ def flag_bound(alpha: float, calibrated: int, tested: int) -> float:
     return alpha + 1.96 * float(np.sqrt(alpha * (1 - alpha) * (1 / calibrated + 1 / tested)))
 
 
-def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, Any], alpha: float) -> dict[str, Any]:
+def worth(labels: Labels, probability: Float, in_domain: Bools, card: Card, alpha: float) -> dict[str, Any]:
     """Return how often a `flag` is right where 1, 5 or 50 % of the photos are AI-generated.
 
     Bayes' rule on the measured shares of AI images and of reals that are flagged, with AI_PRIOR set to the true share
@@ -76,7 +77,7 @@ def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, 
         Clopper & Pearson 1934 for the reals flagged), and `with_ai_prior_0.5`, `flag_is_right` without the setting.
         What is told of flags is left out where there are none.
     """
-    base = card["calibration"]["prior_ai"]
+    base = card.calibration.prior_ai
     shift = np.vectorize(decision.shift_prior)
     real, generated = labels == 0, labels == 1
 
@@ -108,7 +109,7 @@ def worth(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, 
     return final
 
 
-def figures(labels: Labels, probability: Float, in_domain: Bools, card: dict[str, Any]) -> dict[str, Any]:
+def figures(labels: Labels, probability: Float, in_domain: Bools, card: Card) -> dict[str, Any]:
     """Return every figure of one scored set.
 
     Args:
@@ -133,12 +134,12 @@ def figures(labels: Labels, probability: Float, in_domain: Bools, card: dict[str
         "in_domain_share": float(in_domain.mean()),
         "decisions": {},
     }
-    for alpha in card["thresholds"]["flag"]:
-        limits = decision.thresholds(card, float(alpha), card["calibration"]["prior_ai"])
+    for alpha in card.thresholds.flag:
+        limits = decision.thresholds(card, float(alpha), card.calibration.prior_ai)
         made = decisions(probability, in_domain, limits)
         result["decisions"][f"alpha_{alpha}"] = {
             "reals_flagged": float((made[labels == 0] == "flag").mean()),
-            "reals_flagged_at_most": flag_bound(float(alpha), card["calibration"]["reals"], int((labels == 0).sum())),
+            "reals_flagged_at_most": flag_bound(float(alpha), card.calibration.reals or 1, int((labels == 0).sum())),
             "generated_flagged": float((made[labels == 1] == "flag").mean()),
             "generated_cleared": float((made[labels == 1] == "clear").mean()),
             "reviewed": float((made == "review").mean()),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from service.models.card import Card
 from stages.common import Params
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,13 +44,13 @@ class Measured:
         file_mb: size of its file, in 10^6 bytes.
     """
 
-    card: dict[str, Any]
+    card: Card
     figures: dict[str, Any]
     assessment: dict[str, Any]
     file_mb: float
 
 
-def refusals(params: Gates, candidate: Measured, released: dict[str, Any] | None = None) -> list[str]:
+def refusals(params: Gates, candidate: Measured, released: Card | None = None) -> list[str]:
     """Return why a candidate may not be released, each with the figure, its bound and the param; empty where it may.
 
     Args:
@@ -57,7 +58,7 @@ def refusals(params: Gates, candidate: Measured, released: dict[str, Any] | None
         candidate: as measured on validation.
         released: the card of the model now in models/, if there is one.
     """
-    dataset, version = candidate.card["data"]["dataset"], candidate.card["version"]
+    dataset, version = candidate.card.data.dataset, candidate.card.version
     reasons = []
     if dataset != params.dataset:
         reasons.append(f"it learned from '{dataset}', and release.dataset is '{params.dataset}'")
@@ -65,10 +66,10 @@ def refusals(params: Gates, candidate: Measured, released: dict[str, Any] | None
             *_explanation(params, candidate)]  # fmt: skip
     rows.append(("MB of its file", candidate.file_mb, ">", params.max_file_mb, "max_file_mb"))
     if released is not None:
-        floor = released["validation"]["accuracy"] - params.max_accuracy_loss
+        floor = released.released.validation["accuracy"] - params.max_accuracy_loss
         what = "accuracy, beside the released model's,"
         rows.append((what, candidate.figures["accuracy"], "<", floor, "max_accuracy_loss"))
-        if version == released["version"]:
+        if version == released.version:
             reasons.append(f"version {version} is released already: raise export.version")
     # Six decimals, as the figures have: what follows is noise of the arithmetic.
     return reasons + [

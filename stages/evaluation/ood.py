@@ -47,9 +47,9 @@ def outside(
         alpha: one of the card's levels.
         large_photos: a folder, zip or tar of photos, `real/` and `ai_generated/` in it or not; all are answered.
     """
-    geometry = detector.card["domain"]["geometry"]
-    known = (geometry["max_width"], geometry["max_height"])
-    alone = _Alone(embedding, detector.card["domain"]["out_share"])
+    geometry = detector.card.domain.geometry
+    known = (geometry.max_width, geometry.max_height)
+    alone = _Alone(embedding, detector.card.domain.out_share or 0.0)
     result: dict[str, Any] = {}
     for kind, draw in KINDS.items():
         result[kind] = {}
@@ -94,7 +94,7 @@ def _answers(
     alpha: float,
     what: str,
 ) -> dict[str, Any]:
-    limits = decision.thresholds(detector.card, alpha, detector.card["calibration"]["prior_ai"])
+    limits = decision.thresholds(detector.card, alpha, detector.card.calibration.prior_ai)
     bar = iter(tqdm(pictures, desc=what, mininterval=2))
     found: list[tuple[bool, bool, str, float]] = []
     alone_inside: list[bool] = []
@@ -102,8 +102,8 @@ def _answers(
         scores = detector.score(np.stack([detector.prepare(picture) for picture in batch]))
         if alone is not None:
             alone_inside += alone(scores.embedding)
-        for picture, probability, distance in zip(batch, scores.probability, scores.distance, strict=True):
-            known = decision.domain(detector.card, float(distance), *picture.size)
+        for picture, probability, ood_score in zip(batch, scores.probability, scores.ood_score, strict=True):
+            known = decision.domain(detector.card, float(ood_score), *picture.size)
             made = decision.decide(float(probability), known.inside, limits)
             found.append((known.embedding, known.geometry, made, float(probability)))
     embedding, geometry, decisions, probability = (np.array(column) for column in zip(*found, strict=True))

@@ -79,8 +79,8 @@ def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[
         data: photos of both classes, as large as the model takes them.
         alpha: one of the card's levels.
     """
-    limits = decision.thresholds(detector.card, alpha, detector.card["calibration"]["prior_ai"])
-    border = detector.card["domain"]["threshold"]
+    limits = decision.thresholds(detector.card, alpha, detector.card.calibration.prior_ai)
+    border = detector.card.domain.threshold
     reals = data.labels == 0
 
     def measured(images: Uint8, what: str) -> dict[str, float]:

@@ -51,7 +51,7 @@ def score(detector: Detector, data: ImageSet, what: str) -> Scored:
     ]
     return Scored(
         np.concatenate([p.probability for p in parts]).astype(np.float64),
-        np.concatenate([p.distance for p in parts]).astype(np.float64),
+        np.concatenate([p.ood_score for p in parts]).astype(np.float64),
         np.concatenate([p.embedding for p in parts]),
     )
 
@@ -63,7 +63,7 @@ def figures_of(
 
     The photos' geometry is that of the training photos by construction, so embedding and texture decide the domain.
     """
-    inside = scored.distance <= detector.card["domain"]["threshold"]
+    inside = scored.distance <= detector.card.domain.threshold
     return {
         name: figures(data.labels[chosen], scored.probability[chosen], inside[chosen], detector.card)
         for name, chosen in rows.items()

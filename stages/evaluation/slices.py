@@ -56,8 +56,8 @@ def slice_figures(
         "class cat", "accuracy": ...}}, the worst by accuracy.
     """
     called = scored.probability >= 0.5
-    limits = decision.thresholds(detector.card, alpha, detector.card["calibration"]["prior_ai"])
-    made = decisions(scored.probability, scored.distance <= detector.card["domain"]["threshold"], limits)
+    limits = decision.thresholds(detector.card, alpha, detector.card.calibration.prior_ai)
+    made = decisions(scored.probability, scored.distance <= detector.card.domain.threshold, limits)
 
     def figures(rows: npt.NDArray[np.bool_]) -> dict[str, float]:
         labels = data.labels[rows]

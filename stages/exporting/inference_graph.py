@@ -1,8 +1,6 @@
 """The network as it is exported, and the ONNX file that holds it."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from service.models.card import Card
 from stages.common import StageError, whole_file
 from stages.training.model import Detector
 
@@ -118,13 +117,13 @@ def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Floa
     return torch.cat(logits).numpy(), torch.cat(descriptions).double().numpy()
 
 
-def write_onnx(path: Path, model: Exported, card: dict[str, Any]) -> None:
+def write_onnx(path: Path, model: Exported, card: Card) -> None:
     """Write the model with its card as its metadata, whole or not at all; the same inputs give the same bytes."""
-    size = (card["input"]["height"], card["input"]["width"])
+    size = (card.input.height, card.input.width)
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         model, (example,), dynamo=True, input_names=["images"], verbose=False, optimize=True,
-        output_names=["probability", "embedding", "heatmap", "distance"],
+        output_names=["probability", "embedding", "heatmap", "ood_score"],
         dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
     )  # fmt: skip
     if program is None:
@@ -136,7 +135,7 @@ def write_onnx(path: Path, model: Exported, card: dict[str, Any]) -> None:
     for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
         value.ClearField("metadata_props")
     proto.graph.ClearField("metadata_props")
-    onnx.helper.set_model_props(proto, {"card": json.dumps(card, sort_keys=True)})
+    onnx.helper.set_model_props(proto, {"card": card.of_file.to_json()})
     onnx.checker.check_model(proto)
     with whole_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.models.card import read_card
 from stages.common import sha256_file
 from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.preprocess import PARTS
@@ -32,8 +33,8 @@ def test_the_report_in_git_adds_up() -> None:
 
 
 def test_the_released_model_learned_from_the_data_in_the_report() -> None:
-    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
-    assert card["model"]["data"] == {"dataset": "cifake", "digest": REPORT["splits"]["train"]["sha256"]}
+    data = read_card(REPO / "models/cifake").data
+    assert (data.dataset, data.digest) == ("cifake", REPORT["splits"]["train"]["sha256"])
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from sklearn.datasets import load_sample_images
 from service.drift.columns import take
 from service.drift.comparison import compare
 from service.drift.references import References
+from service.models.card import read_card
 from service.models.detector import Detector
 from stages.common import load_params
 from stages.data.image_sets import ImageSet, load_images
@@ -24,7 +24,7 @@ from stages.evaluation.ood import outside
 from stages.release import ReleaseParams
 
 REPO = Path(__file__).resolve().parents[2]
-CARD: dict[str, Any] = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
+CARD = read_card(REPO / "models/cifake")
 
 Uint8 = npt.NDArray[np.uint8]
 
@@ -56,14 +56,14 @@ def tiles(released: Detector) -> Uint8:
 def test_the_released_files_fit_together() -> None:
     """One release: the card, the file it describes, the checkpoint that file was exported from."""
     for path, digest in {
-        "models/cifake/model.onnx": CARD["sha256"],
-        "models/cifake/checkpoint.safetensors": CARD["model"]["checkpoint_sha256"],
+        "models/cifake/model.onnx": CARD.sha256,
+        "models/cifake/checkpoint.safetensors": CARD.checkpoint_sha256,
     }.items():
         assert hashlib.sha256((REPO / path).read_bytes()).hexdigest() == digest
     ledger = [
         json.loads(line) for line in (REPO / "models/cifake/ledger.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    assert [entry["version"] for entry in ledger].count(CARD["version"]) == 1
+    assert [entry["version"] for entry in ledger].count(CARD.version) == 1
 
 
 def test_the_released_model_passes_the_gates_of_a_release() -> None:
@@ -71,11 +71,11 @@ def test_the_released_model_passes_the_gates_of_a_release() -> None:
     gates = load_params("release", ReleaseParams, REPO / "params.yaml")
     size = (REPO / "models/cifake/model.onnx").stat().st_size / 1e6
     assessment = json.loads((REPO / "reports/cifake/assessment.json").read_text(encoding="utf-8"))
-    assert refusals(gates, Measured(CARD["model"], CARD["validation"], assessment, size)) == []
+    assert refusals(gates, Measured(CARD, CARD.released.validation, assessment, size)) == []
 
 
 def test_drift_can_use_its_reference() -> None:
-    reference = References("memory://nothing-adopted", REPO / "models/cifake/model.onnx").current(CARD["version"])
+    reference = References("memory://nothing-adopted", REPO / "models/cifake/model.onnx").current(CARD.version)
     assert len(reference.table["score"]) >= 10_000
     assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 
@@ -109,7 +109,7 @@ def test_a_photo_gets_the_same_answer_in_any_company(released: Detector, tiles: 
 def test_the_heat_map_adds_up_to_the_answer(released: Detector, tiles: Uint8) -> None:
     """Its mean and the bias are the logit, of which the probability is an increasing function."""
     found = released.score(tiles)
-    logits = found.heatmap.mean((1, 2)) + released.card["head_bias"]
+    logits = found.heatmap.mean((1, 2)) + released.card.head_bias
     assert (np.diff(found.probability[np.argsort(logits)]) >= -1e-6).all()
 
 
@@ -117,7 +117,7 @@ def test_the_heat_map_adds_up_to_the_answer(released: Detector, tiles: Uint8) ->
 def test_the_more_a_photo_suffers_the_less_is_decided(released: Detector, validation: ImageSet) -> None:
     """Blur takes photos out of the known domain, where nothing is flagged or cleared."""
     inside = [
-        (released.score(photos).distance <= released.card["domain"]["threshold"]).mean()
+        (released.score(photos).distance <= released.card.domain.threshold).mean()
         for photos in (validation.images, *(changes.blur(validation.images, sigma) for sigma in (0.8, 1.0, 1.5)))
     ]
     assert inside == sorted(inside, reverse=True)

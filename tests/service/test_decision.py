@@ -5,9 +5,11 @@ import itertools
 import pytest
 
 from service.models import decision
+from service.models.card import Card
 from service.models.decision import Thresholds, decide
-from tests.service.tiny_model import CARD
+from tests.service import tiny_model
 
+CARD = Card.model_validate(tiny_model.CARD)
 LIMITS = Thresholds(flag=0.8, clear=0.2)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-import json
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.http.state import start_worker
-from service.models.card import ModelError, read_card
+from service.models.card import Card, ModelError, read_card
 from service.models.detector import Detector
 from service.models.images import RESIZES
 from service.models.store import load
@@ -32,7 +32,10 @@ def _print_card(path: Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_prints_the_card(tiny: Path) -> None:
     printed = _print_card(tiny)
     assert printed.returncode == 0
-    assert json.loads(printed.stdout) == tiny_model.CARD == read_card(tiny)
+    card = Card.model_validate_json(printed.stdout)
+    assert card == read_card(tiny)
+    assert card.of_file == Card.model_validate(tiny_model.CARD)
+    assert card.sha256 == hashlib.sha256(tiny.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_a_file_that_is_no_detector_is_one_clear_line(tmp_path: Path, tiny: Path
         case "folder":
             path.mkdir()
         case "other_format":
-            tiny_model.build(path, tiny_model.CARD | {"format": 2})
+            tiny_model.build(path, tiny_model.CARD | {"format": 3})
         case "no_limits":
             card = copy.deepcopy(tiny_model.CARD)
             del card["domain"]["geometry"]["max_width"]
@@ -78,10 +81,10 @@ def test_a_card_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> None:
 def test_photos_are_resized_as_the_card_says(tmp_path: Path, tiny: Path) -> None:
     photo = Image.linear_gradient("L").convert("RGB")
     detector = Detector(tiny)
-    assert np.array_equal(detector.prepare(photo), RESIZES["squash-bicubic"](photo, detector.height, detector.width))
+    assert np.array_equal(detector.prepare(photo), RESIZES["squash"](photo, detector.height, detector.width))
     card = copy.deepcopy(tiny_model.CARD)
     card["input"]["resize"] = "crop-lanczos"
-    with pytest.raises(ModelError, match="resized by 'crop-lanczos', and this code knows squash-bicubic"):
+    with pytest.raises(ModelError, match=r"input\.resize: Input should be"):
         Detector(tiny_model.build(tmp_path / "model.onnx", card))
 
 
@@ -94,7 +97,7 @@ def test_scores_do_not_depend_on_the_batch(tiny: Path) -> None:
     detector = Detector(tiny)
     photos = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
     together = detector.score(photos)
-    assert together.probability.shape == together.distance.shape == (70,)
+    assert together.probability.shape == together.ood_score.shape == (70,)
     assert together.embedding.shape == (70, 8)
     assert together.heatmap.shape == (70, 4, 4)
     assert together.inference_ms > 0
@@ -102,7 +105,7 @@ def test_scores_do_not_depend_on_the_batch(tiny: Path) -> None:
         alone = detector.score(photos[row : row + 1])
         assert alone.probability[0] == pytest.approx(together.probability[row], abs=1e-6)
     logit = np.log(together.probability / (1 - together.probability))
-    assert together.heatmap.mean((1, 2)) + detector.card["head_bias"] == pytest.approx(logit, abs=1e-4)
+    assert together.heatmap.mean((1, 2)) + detector.card.head_bias == pytest.approx(logit, abs=1e-4)
 
 
 def test_a_request_alone_is_scored_on_more_cores_to_the_same_bits() -> None:
@@ -110,7 +113,7 @@ def test_a_request_alone_is_scored_on_more_cores_to_the_same_bits() -> None:
     photos = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for size in (1, 2, 20, 40):
         one, several = model.detector.score(photos[:size]), model.alone.score(photos[:size])
-        for name in ("probability", "embedding", "heatmap", "distance"):
+        for name in ("probability", "embedding", "heatmap", "ood_score"):
             assert np.array_equal(getattr(one, name), getattr(several, name)), name
 
 

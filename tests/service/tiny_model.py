@@ -116,8 +116,11 @@ def release(folder: Path, version: str) -> Path:
         "version": version,
         "sha256": hashlib.sha256(data).hexdigest(),
         "git_commit": "abc",
+        "released_at": "2026-01-01T00:00:00+00:00",
+        "validation": {"accuracy": 0.9},
         "metrics": {"test": {"accuracy": 0.9, "auc": 0.95, "ece": 0.01}},
-        "model": {"name": CARD["name"]},
+        "assessment": {},
+        "model": CARD | {"version": version},
     }
     (folder / "card.json").write_text(json.dumps(card))
     return folder

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.models.card import Card
 from service.models.detector import Detector
 from service.models.images import statistics
 from stages.data.image_sets import ImageSet, save_images
@@ -75,7 +76,7 @@ def test_robustness_without_a_change_gives_the_figures(
     detector: Detector, photos: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "CHANGES", {"brightness": (changes.brightness, (1.0, 0.2))})
-    alpha = float(next(iter(detector.card["thresholds"]["flag"])))
+    alpha = next(iter(detector.card.thresholds.flag))
     found = robustness(detector, photos, alpha)
     rows = {"all": np.ones(len(photos), dtype=bool)}
     figures = figures_of(detector, photos, score(detector, photos, "photos"), rows)["all"]
@@ -91,7 +92,7 @@ def test_the_bound_on_false_accusations_by_hand() -> None:
 
 
 def test_what_a_flag_is_worth_by_hand() -> None:
-    card = {"calibration": {"prior_ai": 0.5}, "thresholds": {"flag": {"0.01": 0.6}, "clear": 0.2}}
+    card = Card.model_validate(tiny_model.CARD | {"thresholds": {"flag": {"0.01": 0.6}, "clear": 0.2}})
     labels = np.repeat(np.array([0, 1], np.uint8), 1000)
     probability = np.repeat([0.1, 0.999, 0.1, 0.999], [990, 10, 500, 500])
     found = worth(labels, probability, np.ones(2000, bool), card, 0.01)
@@ -124,7 +125,7 @@ def test_slices_share_the_photos_out_and_name_the_worst(detector: Detector, phot
     (tmp_path / "of another set").write_text("\n".join(["name", *names[:50]]) + "\n", encoding="utf-8")
     assert cifar_classes(mixed.images, tmp_path / "raw", tmp_path / "of another set") is None
 
-    alpha = float(next(iter(detector.card["thresholds"]["flag"])))
+    alpha = next(iter(detector.card.thresholds.flag))
     found = slice_figures(detector, mixed, score(detector, mixed, "photos"), classes, alpha)
     worst = found.pop("worst")
     assert list(found) == ["class", "brightness", "sharpness"]

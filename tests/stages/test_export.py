@@ -1,6 +1,5 @@
 """The one file: equal to torch, heat map exact, self-describing, the same bytes from the same inputs."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from service.models.card import Card, Thresholds
 from service.models.detector import Detector
 from service.models.images import RESIZES, resize
 from stages.common import StageError, sha256_file
@@ -37,9 +37,9 @@ def test_onnx_and_torch_agree(trained, which: str) -> None:
     file, checkpoint = models(trained)[which]
     detector = Detector(file)
     network, _ = load_checkpoint(checkpoint)
-    twin = Exported(network, detector.card["params"]["export"]["flip_average"]).eval()
-    twin.slope.fill_(detector.card["calibration"]["slope"])
-    twin.intercept.fill_(detector.card["calibration"]["intercept"])
+    twin = Exported(network, detector.card.params["export"]["flip_average"]).eval()
+    twin.slope.fill_(detector.card.calibration.slope)
+    twin.intercept.fill_(detector.card.calibration.intercept)
     images = synthetic_images(100, detector.height, seed=5).images
     with torch.no_grad():
         probability, embedding, heatmap, _ = twin(torch.from_numpy(images))
@@ -55,7 +55,7 @@ def test_the_heat_map_is_exact(trained, which: str) -> None:
     detector = Detector(models(trained)[which][0])
     images = synthetic_images(100, detector.height, seed=6).images
     scores = detector.score(images)
-    logit = scores.heatmap.astype(np.float64).mean((1, 2)) + detector.card["head_bias"]
+    logit = scores.heatmap.astype(np.float64).mean((1, 2)) + detector.card.head_bias
     assert 1 / (1 + np.exp(-logit)) == pytest.approx(scores.probability, abs=1e-5)
 
 
@@ -81,15 +81,15 @@ def test_the_file_says_what_it_is(trained) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "service.models.card", str(file)], cwd=REPO, capture_output=True, text=True, check=True
     )
-    card = json.loads(printed.stdout)
-    assert card["version"] == "1.0.0"
-    assert card["labels"] == ["real", "ai_generated"]
-    assert card["checkpoint_sha256"] == sha256_file(checkpoint)
-    assert RESIZES[card["input"]["resize"]] is resize  # with which preprocess made what it learned from
-    assert card["data"]["digest"] == sha256_file(trained.path / "build/dataset/train.safetensors")
-    assert card["domain"]["geometry"]["max_width"] == 32
-    assert card["params"]["train"]["epochs"] == 2
-    assert set(card["thresholds"]["flag"]) == {"0.05", "0.01", "0.005", "0.001"}
+    card = Card.model_validate_json(printed.stdout)
+    assert card.version == "1.0.0"
+    assert card.labels == ("real", "ai_generated")
+    assert card.checkpoint_sha256 == sha256_file(checkpoint)
+    assert RESIZES[card.input.resize] is resize  # with which preprocess made what it learned from
+    assert card.data.digest == sha256_file(trained.path / "build/dataset/train.safetensors")
+    assert card.domain.geometry.max_width == 32
+    assert card.params["train"]["epochs"] == 2
+    assert set(card.thresholds.flag) == {0.05, 0.01, 0.005, 0.001}
 
 
 def test_no_path_of_the_building_machine_is_in_the_file(trained) -> None:
@@ -145,7 +145,8 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_figures_by_hand(trained) -> None:
-    card = Detector(models(trained)["tiny"][0]).card | {"thresholds": {"flag": {"0.01": 0.8}, "clear": 0.3}}
+    limits = Thresholds(flag={0.01: 0.8}, clear=0.3)
+    card = Detector(models(trained)["tiny"][0]).card.model_copy(update={"thresholds": limits})
     labels = np.array([0, 0, 0, 1, 1, 1], np.uint8)
     probability = np.array([0.1, 0.4, 0.9, 0.2, 0.7, 0.95])
     inside = np.array([True, True, True, True, True, False])

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from service.models.card import Card, read_card
 from stages.evaluation.gates import Gates, Measured, refusals
 from stages.release import ReleaseParams
+from tests.service import tiny_model
 from tests.stages.conftest import ANYTHING_PASSES
 
 REPO = Path(__file__).resolve().parents[2]
@@ -20,8 +22,9 @@ PARAMS = ReleaseParams.model_validate(
        "min_accuracy_jpeg_40": 0.949, "min_accuracy_blur_06": 0.859, "min_accuracy_noise_01": 0.94,
        "max_outside_flagged": 0, "min_map_gain": 0, "max_file_mb": 12, "max_accuracy_loss": 0.002}
 )  # fmt: skip
-CARD = {"version": "1.1.0", "data": {"dataset": "cifake"}}
-RELEASED = {"version": "1.0.0", "validation": {"accuracy": 0.971}}
+CARD = tiny_model.CARD | {"version": "1.1.0", "data": {"dataset": "cifake"}}
+_RELEASE = {"validation": {"accuracy": 0.971}, "released_at": "2026-01-01", "metrics": {}, "assessment": {}}
+RELEASED = Card.model_validate(CARD | {"version": "1.0.0", "release": _RELEASE})
 FIGURES = {
     "accuracy": 0.97, "auc": 0.995, "ece": 0.008, "in_domain_share": 0.98,
     "confusion": {"real": {"real": 97, "ai_generated": 3}, "ai_generated": {"real": 3, "ai_generated": 97}},
@@ -52,7 +55,7 @@ def measured(where: str = "", value: Any = None) -> dict[str, Any]:
         for key in path:
             place = place[key]
         place[last] = value
-    return parts
+    return parts | {"card": Card.model_validate(parts["card"])}
 
 
 @pytest.mark.parametrize(
@@ -124,10 +127,10 @@ def test_each_gate_can_be_opened_by_its_param() -> None:
 def test_the_validation_figures_in_git_pass() -> None:
     """Of the candidate that was last evaluated; where it is the released one, the gates let the release pass again."""
     metrics, assessment = (
-        json.loads((REPO / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+        json.loads((REPO / f"reports/cifake/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
     )
-    card = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
-    if metrics["validation"] != card["validation"]:
+    card = read_card(REPO / "models/cifake")
+    if metrics["validation"] != card.released.validation:
         pytest.skip("reports/ are of another candidate than models/")
     params = ReleaseParams.model_validate(yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"])
-    assert refusals(params, Measured(card["model"], metrics["validation"], assessment, metrics["file"]["mb"])) == []
+    assert refusals(params, Measured(card, metrics["validation"], assessment, metrics["file"]["mb"])) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.models.card import Card
 from tools.report.__main__ import with_figures
 from tools.report.model_card import model_card
 
@@ -38,7 +39,8 @@ def whole() -> dict[str, Any]:
 
 def pages(card: dict[str, Any]) -> tuple[str, str]:
     """Return README and model card."""
-    return with_figures((REPO / "README.md").read_text(encoding="utf-8"), card), model_card(card)
+    read = Card.model_validate(card)
+    return with_figures((REPO / "README.md").read_text(encoding="utf-8"), read), model_card(read)
 
 
 def test_a_whole_card_tells_everything() -> None:

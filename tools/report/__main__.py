@@ -3,12 +3,11 @@
 Not a stage: the README is prose around figures that the release stage wrote.
 """
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-from tools.report.model_card import image_sets, model_card, rivals, sizes, table
+from service.models.card import Card, read_card
+from tools.report.model_card import experiments, image_sets, model_card, rivals, sizes, table
 
 CARD = Path("models/cifake/card.json")
 MODEL_CARD = Path("docs/MODEL_CARD.md")
@@ -18,7 +17,7 @@ ANSWER = re.compile(r"```json\n.*?```", re.DOTALL)
 BLOCK = re.compile(r"(<!-- (figures|limits|rivals) of models/cifake/card.json -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
-def figures_table(card: dict[str, Any]) -> str:
+def figures_table(card: Card) -> str:
     """Return the released model's figures as a Markdown table."""
     columns = image_sets(card)
     rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
@@ -30,24 +29,24 @@ def figures_table(card: dict[str, Any]) -> str:
         ("sent to review", "reviewed"),
     ):
         rows.append([name, *(f"{c['decisions']['alpha_0.01'][key]:.2%}" for c in columns.values())])
-    return table([f"version {card['version']}", *columns], rows)
+    return table([f"version {card.version}", *columns], rows)
 
 
-def limits(card: dict[str, Any]) -> str:
+def limits(card: Card) -> str:
     """Return what a shop may expect of the released model, and of one that knows its photos: what was measured."""
-    known = card["model"]["domain"]["geometry"]
+    known = card.domain.geometry
     source = "those of the one public data set it learned from"
-    if (known["min_width"], known["min_height"]) != (known["max_width"], known["max_height"]):
+    if (known.min_width, known.min_height) != (known.max_width, known.max_height):
         source = "those of a public data set and of the own photos it learned from"
     lines = [f"**As released it knows photos of {sizes(known)}, {source}.**"]
-    if (large := card["assessment"]["outside"].get("large_photos")) is not None:
+    if (large := card.released.assessment["outside"].get("large_photos")) is not None:
         decided = large["flagged"] + large["cleared"]
         who = f"Of {large['images']:,} photos as shops have them"
         lines.append(f"{who} it decided on {decided or 'none'}, and left the rest to a person.")
     else:
         lines.append("How it answers photos as shops have them was not measured for this release.")
     advice = "To have it decide on yours, [train it on them](docs/OWN_PHOTOS.md)"
-    if (experiment := card.get("experiments", {}).get("own_photos")) is not None:
+    if (experiment := experiments(card).get("own_photos")) is not None:
         own = experiment["at_128_pixels"]["own_photos"]
         style = "their two classes differ in style, too:"
         lines += [
@@ -60,7 +59,7 @@ def limits(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_figures(readme: str, card: dict[str, Any]) -> str:
+def with_figures(readme: str, card: Card) -> str:
     """Return the README with the card's figures between their marks."""
     tables = {"figures": figures_table, "limits": limits, "rivals": rivals}
     return BLOCK.sub(lambda match: match[1] + tables[match[2]](card) + match[3], readme)
@@ -74,7 +73,7 @@ def with_answer(readme: str, api: str) -> str:
 
 def main() -> None:
     """Bring both up to date."""
-    card = json.loads(CARD.read_text(encoding="utf-8"))
+    card = read_card(CARD.parent)
     readme = with_answer(README.read_text(encoding="utf-8"), API.read_text(encoding="utf-8"))
     README.write_text(with_figures(readme, card), encoding="utf-8")
     MODEL_CARD.write_text(model_card(card), encoding="utf-8")

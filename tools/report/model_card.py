@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from service.models.card import Card, Geometry
+
 PERCENT = "{:.2%}".format
 RIVALS = (  # what others report on CIFAKE's official 20,000 test images: model, accuracy, AUC, parameters, pixels, notes
     ("Bird & Lotfi's CNN, the data set's own", "92.98%", "", "", "32", "as the paper states it"),
@@ -22,64 +24,70 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {line} |" if i != 1 else f"|{line}|" for i, line in enumerate(lines)) + "\n"
 
 
-def image_sets(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def experiments(card: Card) -> dict[str, Any]:
+    """Return what the benches found with this model's own training params, by the bench's name."""
+    found: dict[str, Any] = (card.released.model_extra or {}).get("experiments", {})
+    return found
+
+
+def image_sets(card: Card) -> dict[str, dict[str, Any]]:
     """Return the figures of each image set that the card tells of, by its name for people."""
     named = {
-        "test": card["metrics"]["test"],
-        "test without duplicates and leaks": card["metrics"]["test_without_duplicates_and_leaks"],
-        "own photos of test": card["metrics"].get("test_own_photos"),  # where there are some, of both classes
-        "validation": card["validation"],
+        "test": card.released.metrics["test"],
+        "test without duplicates and leaks": card.released.metrics["test_without_duplicates_and_leaks"],
+        "own photos of test": card.released.metrics.get("test_own_photos"),  # where there are some, of both classes
+        "validation": card.released.validation,
     }
     return {name: figures for name, figures in named.items() if figures is not None}
 
 
-def sizes(known: dict[str, int]) -> str:
+def sizes(known: Geometry) -> str:
     """Return a card's `domain.geometry` in words, such as "32 x 32 pixels"."""
-    least, most = (f"{known[f'{end}_width']} x {known[f'{end}_height']}" for end in ("min", "max"))
+    least, most = (f"{getattr(known, f'{end}_width')} x {getattr(known, f'{end}_height')}" for end in ("min", "max"))
     return f"{most} pixels" if least == most else f"{least} to {most} pixels"
 
 
-def rivals(card: dict[str, Any]) -> str:
+def rivals(card: Card) -> str:
     """Return the released model beside what others report on the same images, as a Markdown table, the best last."""
     from stages.training.model import build
 
-    if card["model"]["data"]["dataset"] != "cifake":
+    if card.data.dataset != "cifake":
         return "Others report on CIFAKE's test images; this model was not measured on them.\n"
-    test, network = card["metrics"]["test"], card["model"]["params"]["train"]
+    test, network = card.released.metrics["test"], card.params["train"]
     parameters = sum(each.numel() for each in build(network | {"pretrained": False}).parameters())
     kind = f"{network['backbone']}, cut" if network.get("backbone_args") else network["backbone"]
     ours = (
-        f"**this one, {card['version']}** ({kind})", f"**{test['accuracy']:.2%}**", FIGURE(test["auc"]),
-        f"{parameters / 1e6:.1f}M", str(card["model"]["input"]["width"]),
+        f"**this one, {card.version}** ({kind})", f"**{test['accuracy']:.2%}**", FIGURE(test["auc"]),
+        f"{parameters / 1e6:.1f}M", str(card.input.width),
         f"{'pretrained' if network['pretrained'] else 'from scratch'}; test read once, after every choice",
     )  # fmt: skip
     rows = sorted([*RIVALS, ours], key=lambda row: float(row[1].strip("*%")))
     return table(["model", "accuracy", "AUC", "parameters", "pixels", "protocol"], rows)
 
 
-def model_card(card: dict[str, Any]) -> str:
+def model_card(card: Card) -> str:
     """Return the whole document."""
     sections = (_head, _use, _figures, _rivals, _calibration, _decision, _robustness, _domain, _slices, _explanation,
                 _experiments, _origin)  # fmt: skip
     return "\n".join(section(card) for section in sections)
 
 
-def _head(card: dict[str, Any]) -> str:
-    return f"""# Model card: {card["model"]["name"]} {card["version"]}
+def _head(card: Card) -> str:
+    return f"""# Model card: {card.name} {card.version}
 
 Written from `models/cifake/card.json` by `python -m tools.report`; every figure is the release stage's. Test was read once,
-for this release, at {card["released_at"]} ([the ledger](../models/cifake/ledger.jsonl)). File: `models/cifake/model.onnx`,
-sha256 `{card["sha256"]}`.
+for this release, at {card.released.released_at} ([the ledger](../models/cifake/ledger.jsonl)). File: `models/cifake/model.onnx`,
+sha256 `{card.sha256}`.
 """
 
 
-def _use(card: dict[str, Any]) -> str:
+def _use(card: Card) -> str:
     return f"""## What it is for, and what not
 
 It tells a trust-and-safety team which product photos deserve a look: an estimate of P(AI-generated) for one photo, a
 decision (`flag`, `clear`, `review`), a heat map, and the honest answer "unlike the photos I know".
 
-It learned from photos of {sizes(card["model"]["domain"]["geometry"])}; its AI images come from one generator (Stable Diffusion 1.4). It must not be used
+It learned from photos of {sizes(card.domain.geometry)}; its AI images come from one generator (Stable Diffusion 1.4). It must not be used
 
 - as the only ground for removing a listing, closing an account or accusing a person;
 - on photos of other sizes or from other generators as if the figures below held for them: such photos are `review`;
@@ -88,7 +96,7 @@ It learned from photos of {sizes(card["model"]["domain"]["geometry"])}; its AI i
 """
 
 
-def _figures(card: dict[str, Any]) -> str:
+def _figures(card: Card) -> str:
     columns = image_sets(card)
     rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
     rows += [
@@ -103,20 +111,20 @@ def _figures(card: dict[str, Any]) -> str:
 """
 
 
-def _rivals(card: dict[str, Any]) -> str:
+def _rivals(card: Card) -> str:
     head = f"## Beside others\n\n{rivals(card)}"
-    if card["model"]["data"]["dataset"] != "cifake":
+    if card.data.dataset != "cifake":
         return head
     return f"""{head}
 As reported; none of them could be run here. Read the differences before the digits. A network that sees photos enlarged to 224
-pixels spends ten (ViT-S, 4.2 billion multiplications) to forty times (ViT-B, 16.8) the work a photo. Pretrained ones have seen millions of other photos. Of {card["metrics"]["test"]["images"]:,} test images 378
+pixels spends ten (ViT-S, 4.2 billion multiplications) to forty times (ViT-B, 16.8) the work a photo. Pretrained ones have seen millions of other photos. Of {card.released.metrics["test"]["images"]:,} test images 378
 stand in CIFAKE's train part too and 38 are copies of others: here they were taken out of training, and what the rest comes to stands above; others do not
 say. Few say whether test images chose the epoch or the threshold; here validation did, and test was read once. None states calibration, a bound
 on false accusations, or robustness at the fixed threshold.
 """
 
 
-def _calibration(card: dict[str, Any]) -> str:
+def _calibration(card: Card) -> str:
     rows = [
         [
             f"{float(prior.removeprefix('prior_')):.0%}",
@@ -127,13 +135,13 @@ def _calibration(card: dict[str, Any]) -> str:
             PERCENT(found["generated_flagged"]),
             PERCENT(found["reviewed"]),
         ]
-        for prior, found in card["assessment"]["flag_worth"].items()
+        for prior, found in card.released.assessment["flag_worth"].items()
     ]
     head = ["AI images in the catalogue", "a flag is right", "at least", "with AI_PRIOR left at 0.5", "AI images flagged",
             "sent to review"]  # fmt: skip
     return f"""## Calibration, and what a flag is worth
 
-Expected calibration error (15 bins) on test: {FIGURE(card["metrics"]["test"]["ece"])}.
+Expected calibration error (15 bins) on test: {FIGURE(card.released.metrics["test"]["ece"])}.
 
 ![Reliability](../models/cifake/plots/reliability.png)
 
@@ -144,15 +152,15 @@ takes the upper end of the 95 % interval for the reals flagged.
 {table(head, rows)}"""
 
 
-def _decision(card: dict[str, Any]) -> str:
+def _decision(card: Card) -> str:
     rows = []
-    thresholds = card["model"]["thresholds"]
-    for name, found in card["metrics"]["test"]["decisions"].items():
+    thresholds = card.thresholds
+    for name, found in card.released.metrics["test"]["decisions"].items():
         alpha = float(name.removeprefix("alpha_"))
         rows.append(
             [
                 f"{alpha:.1%}",
-                f"{thresholds['flag'][f'{alpha:g}']:.4f}",
+                f"{thresholds.flag[alpha]:.4f}",
                 PERCENT(found["reals_flagged"]),
                 PERCENT(found["reals_flagged_at_most"]),
                 PERCENT(found["generated_flagged"]),
@@ -162,21 +170,21 @@ def _decision(card: dict[str, Any]) -> str:
         )
     head = ["ALPHA", "threshold", "reals flagged", "at most, with chance", "AI images flagged (recall)", "AI images cleared",
             "sent to review"]  # fmt: skip
-    calibration = card["model"]["calibration"]
+    calibration = card.calibration
     return f"""## Decisions
 
-`ALPHA` is the share of real photos that may be flagged; the threshold is split-conformal, from {calibration["reals"]:,}
+`ALPHA` is the share of real photos that may be flagged; the threshold is split-conformal, from {calibration.reals:,}
 real photos of the calibration split: it lies where at most that share of them would reach it. In domain, a photo is flagged when
-its probability reaches both the threshold and 0.5, cleared when it is below 0.5 (and below {thresholds["clear"]:.4f}, under which
-{thresholds["clear_miss"]:.0%} of the AI images fall), and reviewed in between. It is a share of all real photos, not of flagged ones, and of all kinds
+its probability reaches both the threshold and 0.5, cleared when it is below 0.5 (and below {thresholds.clear:.4f}, under which
+{thresholds.clear_miss:.0%} of the AI images fall), and reviewed in between. It is a share of all real photos, not of flagged ones, and of all kinds
 of them together: [some kinds](#slices) are flagged more often. "With chance" is alpha + 1.96 sqrt(alpha (1 - alpha)
 (1/calibration + 1/test)): what a promise of alpha may come to on this many test photos. All at equal shares of real photos and AI images.
 
 {table(head, rows)}"""
 
 
-def _robustness(card: dict[str, Any]) -> str:
-    found = card["assessment"]["robustness"]
+def _robustness(card: Card) -> str:
+    found = card.released.assessment["robustness"]
     units = {"jpeg": "quality", "blur": "sigma, pixels", "noise": "sigma, of the range", "resize": "down to, and up again",
              "brightness": "factor", "contrast": "factor"}  # fmt: skip
     named = [("none", "", found["unchanged"])]
@@ -192,8 +200,8 @@ the threshold of 0.5 and the one of alpha = 1 % stay where they were.
 {table(["change", "strength", "accuracy", "AUC", "reals flagged"], rows)}"""
 
 
-def _domain(card: dict[str, Any]) -> str:
-    found = card["assessment"]["outside"]
+def _domain(card: Card) -> str:
+    found = card.released.assessment["outside"]
     lines = []
     ways = {
         "known_size": "as large as the known photos",
@@ -210,15 +218,15 @@ def _domain(card: dict[str, Any]) -> str:
         lines.append([name, str(f["images"]), *(f"{f[share]:.1%}" for share in shares), str(f["flagged"])])
     head = ["pictures", "number", "in domain by the embedding alone", "by the whole check", "by geometry", "in domain",
             "flagged"]  # fmt: skip
-    domain = card["model"]["domain"]
-    drawings = card["model"]["params"]["export"]["domain_drawings"]
-    outside = 1 - card["metrics"]["test"]["in_domain_share"]
+    domain = card.domain
+    drawings = card.params["export"]["domain_drawings"]
+    outside = 1 - card.released.metrics["test"]["in_domain_share"]
     return f"""## Domain: "unlike the photos I know"
 
 A photo is in domain when its description (the embedding, the channels of the network's middle map, and the shares of
 small and large steps between neighbouring pixels) lies near the training photos' and does not look drawn, and when its size is one of
 theirs. What drawn looks like is learned at export, from {drawings:,} pictures of other kinds than the table's. The border is
-set to call at most {domain["out_share"]:.0%} of photos like the training's out of domain; on test it was {PERCENT(outside)}. Outside the
+set to call at most {domain.out_share:.0%} of photos like the training's out of domain; on test it was {PERCENT(outside)}. Outside the
 domain nothing is ever flagged or cleared.
 
 {table(head, lines)}
@@ -227,8 +235,8 @@ to it much as those it knows: only their size gives them away.
 """
 
 
-def _slices(card: dict[str, Any]) -> str:
-    found = card["assessment"]["slices"]
+def _slices(card: Card) -> str:
+    found = card.released.assessment["slices"]
     slices = [
         (f"{group} {name}" + (f": {f['from']:.2f} to {f['to']:.2f}" if "from" in f else ""), f)
         for group, parts in found.items() if group != "worst" for name, f in parts.items()
@@ -254,8 +262,8 @@ promise of 1 % is one for all together.
 {table(head, rows)}"""
 
 
-def _explanation(card: dict[str, Any]) -> str:
-    found = card["assessment"]["explanation"]
+def _explanation(card: Card) -> str:
+    found = card.released.assessment["explanation"]
     rows = [
         [curve, *(f"{found[curve][key]:.3f}" for key in ("map_area", "random_area"))]
         for curve in ("deletion", "insertion")
@@ -271,9 +279,9 @@ random places (a smaller area); uncover them first, and it should rise faster (a
 """
 
 
-def _experiments(card: dict[str, Any]) -> str:
+def _experiments(card: Card) -> str:
     parts = []
-    if seeds := card.get("experiments", {}).get("seeds"):
+    if seeds := experiments(card).get("seeds"):
         names = list(seeds["summary"])
         rows = [[f"seed {seed}", *(FIGURE(found[name]) for name in names)] for seed, found in seeds["seeds"].items()]
         rows += [[row, *(FIGURE(seeds["summary"][name][row]) for name in names)] for row in ("mean", "spread")]
@@ -282,7 +290,7 @@ def _experiments(card: dict[str, Any]) -> str:
 The same training from other seeds, on validation (`python bench/seeds.py 1 2`); spread is the standard deviation.
 
 {table(["", *(name.replace("_", " ") for name in names)], rows)}""")
-    if own := card.get("experiments", {}).get("own_photos"):
+    if own := experiments(card).get("own_photos"):
         rows = [
             [what, photos, FIGURE(f["accuracy"]), FIGURE(f["auc"]), PERCENT(f["in_domain_share"]),
              "{} to {}".format(*own[when]["known_widths"])]
@@ -302,15 +310,15 @@ on {large["own_photos"]["images"]} held-out photos, in a file of {large["file_mb
     return "\n".join(parts)
 
 
-def _origin(card: dict[str, Any]) -> str:
-    train, data = card["model"]["params"]["train"], card["model"]["data"]
+def _origin(card: Card) -> str:
+    train, data = card.params["train"], card.data
     source = "pictures made from a seed (`stages/data/synthetic.py`)."
-    if data["dataset"] == "cifake":
+    if data.dataset == "cifake":
         source = """CIFAKE (Bird & Lotfi 2023, arXiv 2303.14126),
   whose real photos are CIFAR-10's (Krizhevsky 2009); both state the MIT licence."""
     return f"""## Where it comes from
 
-- Data: {data["dataset"]}, digest `{data["digest"]}`: {source}
+- Data: {data.dataset}, digest `{data.digest}`: {source}
 - Training: {train["backbone"]} (timm, Apache-2.0), {train["epochs"]} epochs, seed {train["seed"]}, pretrained: {"yes" if train["pretrained"] else "no"}; all of it in `params.yaml`.
-- {f"Commit `{card['git_commit']}`" if card["git_commit"] else "No commit: it was made outside of git"}. Licence of the model file: {card["model"]["license"]}.
+- {f"Commit `{card.released.git_commit}`" if card.released.git_commit else "No commit: it was made outside of git"}. Licence of the model file: {card.license}.
 """

@@ -1,6 +1,5 @@
 """For operators: health, the model's card, metrics."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from service.http.errors import ApiError
 from service.http.openapi import errors
 from service.http.routes.common import RequestId, WorkerOf
 from service.http.state import Worker
-from service.models.store import CARD
+from service.models.card import CARD, ModelError, Release, read_card
 
 router = APIRouter(responses=errors(503), tags=["facts"])
 _PNG: dict[int | str, dict[str, Any]] = {
@@ -49,24 +48,24 @@ async def model(worker: WorkerOf, request_id: RequestId) -> schemas.ModelRespons
     loaded = worker.loaded()
     detector, card = loaded.detector, loaded.detector.card
     (release, note), plots = await worker.side_slot.run(
-        lambda: (_release(worker.settings.model_path.with_name(CARD), loaded.sha256), _plots(worker))
+        lambda: (_release(worker.settings.model_path.parent, loaded.sha256), _plots(worker))
     )
     return schemas.ModelResponse(
-        name=card.get("name", "unknown"),
+        name=card.name,
         version=detector.version,
-        license=card.get("license", "unknown"),
+        license=card.license,
         sha256=loaded.sha256,
-        git_commit=release.get("git_commit"),
-        released_at=release.get("released_at"),
-        data=card.get("data", {}),
-        metrics=release.get("metrics"),
+        git_commit=release.git_commit if release else None,
+        released_at=release.released_at if release else None,
+        data=card.data.model_dump(),
+        metrics=release.metrics if release else None,
         thresholds=schemas.Thresholds(
             alpha=detector.alpha,
             ai_prior=detector.ai_prior,
             flag=detector.thresholds.flag,
             clear=detector.thresholds.clear,
         ),
-        model=card,
+        model=card.of_file.model_dump(mode="json", exclude_none=True),
         plots=[f"/model/plots/{name}" for name in sorted(plots)] if release else [],
         note=worker.served.refused or note,
         request_id=request_id,
@@ -97,13 +96,14 @@ def _plots(worker: Worker) -> dict[str, Path]:
     return {path.name: path for path in worker.settings.model_path.with_name("plots").glob("*.png")}
 
 
-def _release(path: Path, sha256: str) -> tuple[dict[str, Any], str | None]:
-    """Return the release's card.json if it belongs to the model file with this digest, else why not."""
+def _release(folder: Path, sha256: str) -> tuple[Release | None, str | None]:
+    """Return what card.json says of the release if it belongs to the model file with this digest, else why not."""
+    if not (folder / CARD).exists():
+        return None, "there is no card.json beside the model file"
     try:
-        release = json.loads(path.read_text(encoding="utf-8"))
-        fits = release["sha256"] == sha256
-    except FileNotFoundError:
-        return {}, "there is no card.json beside the model file"
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}, "card.json beside the model file is damaged"
-    return (release, None) if fits else ({}, "card.json beside the model file is another file's")
+        card = read_card(folder)
+    except ModelError:
+        return None, "card.json beside the model file is damaged"
+    return (
+        (card.release, None) if card.sha256 == sha256 else (None, "card.json beside the model file is another file's")
+    )
