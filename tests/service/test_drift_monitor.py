@@ -15,7 +15,9 @@ import pytest
 from PIL import ImageFilter
 
 from service import metrics
-from service.drift.monitor import BusyError, DriftMonitor
+from service.drift import model_monitor
+from service.drift.model_monitor import BusyError, ModelMonitor
+from service.drift.monitor import DriftMonitor
 from service.log.prediction_log import PredictionLog
 from service.log.tables import now
 from service.settings import Settings
