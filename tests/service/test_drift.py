@@ -380,6 +380,54 @@ def test_a_reference_of_another_model_is_not_used(shop: PredictionLog, tmp_path:
         references.current("0.0.1")
 
 
+def test_references_of_before_are_the_first_models(
+    shop: PredictionLog, tmp_path: Path, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Adopted when there was one model: their folder names none, and their column is called `distance`."""
+    url = str(tmp_path / "drift")
+    name = References(url, "cifake", tmp_path / "models" / "cifake").adopt(rows(600, 5), "0.0.1").name
+    new, old = tmp_path / "drift" / "references" / "cifake", tmp_path / "drift" / "references"
+    with np.load(new / f"{name}.npz") as file:
+        arrays = {"distance" if key == "ood_score" else key: file[key] for key in file.files}
+    np.savez(old / f"{name}.npz", **arrays)
+    (new / "active.json").rename(old / "active.json")
+    (new / f"{name}.npz").unlink()
+
+    references = References(url, "cifake", tmp_path / "models" / "cifake")
+    found = references.current("0.0.1")
+    assert found.name == name
+    np.testing.assert_array_equal(found.table["ood_score"], arrays["distance"])
+    references.current("0.0.1")
+    assert caplog.text.count("names no model: it is read as cifake's") == 1
+    later = references.adopt(rows(600, 6), "0.0.1")
+    assert references.active() == [name, later.name]
+    references.undo()
+    assert references.current("0.0.1").name == name
+    references.undo()
+    assert references.current("0.0.1").name == "reference.npz"
+    add_model(tmp_path / "models" / "photos", tiny)
+    others = References(url, "photos", tmp_path / "models" / "photos")
+    assert (others.active(), others.current("0.0.1").name) == ([], "reference.npz")
+
+
+def test_the_command_line_takes_a_model(
+    shop: PredictionLog, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_model(tmp_path / "models" / "photos", tiny)
+    shop.add([one | {"model": "photos"} for one in rows(600, 5, sharpness=0.5)])
+    wait_for(lambda: len(shop.recent("photos", "0.0.1", 1000)) == 600)
+    assert run("report", "--model", "photos", monkeypatch=monkeypatch) == 1
+    assert capsys.readouterr().out.startswith("drift: 500 predictions")
+    assert run("report", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "of cifake, the first of cifake, photos; --model takes another"
+    assert said[1].startswith("insufficient_data: 0 predictions")
+    assert run("baseline", "--model", "photos", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
+    assert run("report", "--model", "photos", monkeypatch=monkeypatch) == 0
+    assert run("baseline", "--model", "shoes", monkeypatch=monkeypatch) == 2
+    assert "there is no model 'shoes'; there is cifake, photos" in capsys.readouterr().err
+
+
 def test_old_reports_are_deleted_and_names_lead_nowhere_else(tmp_path: Path) -> None:
     reports = Reports(str(tmp_path / "new"), retention_days=30)
     assert reports.names("cifake") == []
@@ -394,7 +442,7 @@ def test_old_reports_are_deleted_and_names_lead_nowhere_else(tmp_path: Path) -> 
     assert reports.answer(reports.names("cifake")[1])["status"] == "ok"
     (tmp_path / "new" / "reports" / f"{reports.names('cifake')[1]}.json").write_text("{")
     assert [answer["name"] for answer in reports.answers("cifake", 10)] == reports.names("cifake")[:1]
-    assert all(model_of(name) for name in reports.names("cifake"))
+    assert all(model_of(name) == "cifake" for name in reports.names("cifake"))
     assert not any(map(model_of, ["../references/active", "20261122T180000Z-ok/../x", "", "20261122T180000Z-ok\n"]))
     assert len(list((tmp_path / "new" / "reports").iterdir())) == 4  # no part of a file is left
 
