@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from evidently.legacy.calculations.stattests import ks_stat_test, z_stat_test
+from evidently.legacy.core import ColumnType
 
 from service.drift import __main__ as command
 from service.drift import columns
@@ -189,6 +192,18 @@ def test_the_report_shows_the_numbers_of_the_answer() -> None:
     # Evidently's own decimals of the p-value of a column that did not drift, which are not all zeros
     calm = max(compare(window, stable), key=lambda column: column.p_value)
     assert f"{calm.p_value:.2f}" in page or f"{calm.p_value:.3f}" in page
+
+
+def test_the_p_values_are_those_of_evidentlys_tests() -> None:
+    window, stable = table(300, 3, sharpness=0.9, logit=0.5), table(3000, 1)
+    called = [pd.Series(np.where(one["probability"] >= 0.5, "ai_generated", "real")) for one in (stable, window)]
+    for column in compare(window, stable):
+        if column.name == SHARE:
+            expected = z_stat_test(*called, ColumnType.Categorical, column.threshold).drift_score
+        else:
+            values = (pd.Series(one[column.name]) for one in (stable, window))
+            expected = ks_stat_test(*values, ColumnType.Numerical, column.threshold).drift_score
+        assert column.p_value == pytest.approx(expected, rel=1e-9, abs=1e-15), column.name
 
 
 def test_estimated_accuracy_is_that_of_calibrated_probabilities() -> None:
