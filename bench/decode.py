@@ -30,7 +30,7 @@ if "BENCH_TREE" not in os.environ:
     import pillow_heif
 
     from bench import tables
-    from tests.service.profiles import matrix_profile
+    from tests.support.profiles import matrix_profile
 
 SIDES = {"240 px": (240, 240), "12 megapixels": (4000, 3000)}
 KINDS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 85}, "PNG": {}, "WEBP": {"quality": 85}, "AVIF": {}, "HEIF": {}}

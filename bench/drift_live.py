@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stages.data.image_sets import load_images
 from stages.evaluation.robustness import CHANGES
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import encode
+from tests.support.photos import encode
+from tests.support.server import Server, is_ready, serving
 
 PHOTOS = 600
 ROUNDS = 6

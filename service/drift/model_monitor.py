@@ -45,22 +45,23 @@ class ModelMonitor:
 
     Attributes:
         name: the model's.
+        path: its folder, or a bare ONNX file.
         references: what its predictions may be compared with.
     """
 
-    def __init__(self, name: str, folder: Path, settings: Settings, log: PredictionLog, reports: Reports) -> None:
+    def __init__(self, name: str, path: Path, settings: Settings, log: PredictionLog, reports: Reports) -> None:
         """Remember where everything is; nothing is read yet.
 
         Args:
             name: the model's.
-            folder: of its card, and of its own reference.
+            path: its folder, or a bare ONNX file (MODEL_PATH).
             settings: the service's.
             log: the prediction log.
             reports: where the reports of checks are kept.
         """
-        self.name = name
-        self.references = References(settings.drift_url, name, folder)
-        self._folder, self._settings, self._log, self._reports = folder, settings, log, reports
+        self.name, self.path = name, path
+        self.references = References(settings.drift_url, name, path if path.is_dir() else path.parent)
+        self._settings, self._log, self._reports = settings, log, reports
         self._cache: OrderedDict[Range, tuple[float, DriftResult]] = OrderedDict()
         self._computing = threading.Lock()
         self._card: tuple[Stamp, str] | None = None  # what tells a change of the model's files, and its version
@@ -78,12 +79,13 @@ class ModelMonitor:
         Raises:
             service.models.card.ModelError: its card cannot be read.
         """
-        changed = stamp(self._folder / MODEL)
+        changed = stamp(self.path)
         if self._card is None or self._card[0] != changed:
             try:
                 if self._card is not None:  # as the workers: what lies there at the start is taken
-                    verify(self._folder / MODEL, digest(self._folder / MODEL))
-                self._card = (changed, read_card(self._folder).version)
+                    file = self.path / MODEL if self.path.is_dir() else self.path
+                    verify(file, digest(file))
+                self._card = (changed, read_card(self.path).version)
             except (ModelError, OSError) as error:
                 if self._card is None:
                     raise ModelError(str(error)) from error
@@ -161,14 +163,6 @@ class ModelMonitor:
         self.result()
         self._check()
         self._keep()
-
-    def forget(self) -> None:
-        """Set the gauges to what they are without drift: the model was removed, and nobody shall be paged for it."""
-        self._count(0)
-        metrics.DRIFT.labels(self.name).set(0)
-        metrics.DRIFT_SCORE.labels(self.name).set(0)
-        metrics.DRIFT_WINDOW.labels(self.name).set(0)
-        metrics.DRIFT_ACCURACY.labels(self.name).set(float("nan"))
 
     def _cached(self, asked: Range) -> DriftResult | None:
         at, found = self._cache.get(asked, (float("-inf"), None))

@@ -7,7 +7,8 @@ from service import metrics
 from service.drift.model_monitor import ModelMonitor
 from service.drift.reports import Reports
 from service.log.prediction_log import PredictionLog
-from service.models.card import CARD, ModelError
+from service.models.card import ModelError, read_card
+from service.models.store import model_folders
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,25 +35,24 @@ class DriftMonitor:
     def monitors(self) -> dict[str, ModelMonitor]:
         """Return the monitor of each model by its name, in alphabetical order.
 
-        A model that was added is among them, one that was removed is not.
+        A model that was added is among them. One whose folder is gone still is: the workers go on answering with it.
 
         Raises:
-            service.models.card.ModelError: there is no model, or the folder cannot be read.
+            service.models.card.ModelError: there is no model.
         """
         with self._finding:
-            root = self._settings.model_path.parent.parent
             try:
-                folders = {path.name: path for path in sorted(root.iterdir()) if (path / CARD).is_file()}
-            except OSError as error:
-                raise ModelError(f"the folder of models {root} cannot be read: {error.strerror}") from error
-            for name in self._monitors.keys() - folders.keys():
-                self._monitors.pop(name).forget()
-            for name, folder in folders.items():
-                if name not in self._monitors:
-                    self._monitors[name] = ModelMonitor(name, folder, self._settings, self._log, self.reports)
-            if not folders:
-                raise ModelError(f"no folder in {root} has a {CARD}: put a released model's folder there")
-            return {name: self._monitors[name] for name in folders}
+                folders = model_folders(self._settings)
+            except ModelError:
+                if not self._monitors:
+                    raise
+                folders = {}
+            known = {monitor.path for monitor in self._monitors.values()}
+            for name, path in folders.items():
+                if path not in known:
+                    model = name if self._settings.model_path is None else read_card(path).name
+                    self._monitors[model] = ModelMonitor(model, path, self._settings, self._log, self.reports)
+            return dict(sorted(self._monitors.items()))
 
     def monitor(self, model: str | None = None) -> ModelMonitor:
         """Return the monitor of a model; None: of the first in alphabetical order.

@@ -11,7 +11,6 @@ import bentoml
 from anyio import to_thread
 from pydantic import TypeAdapter
 
-from service import metrics
 from service.drift.model_monitor import BusyError
 from service.drift.monitor import DriftMonitor, UnknownModelError
 from service.drift.reports import model_of
@@ -47,7 +46,6 @@ class DriftService:
     def __init__(self) -> None:
         with contextlib.suppress(OSError):
             os.nice(10)  # predictions go first
-        metrics.stand_aside()
         self._monitor = DriftMonitor(load_settings())
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -25,9 +25,9 @@ from client.folder import COLUMNS, SUFFIXES, FolderError, photos_of, score_folde
 from client.patience import patiently
 from service import schemas
 from service.photo import formats
-from tests.service.conftest import ROOT, Server, is_ready, serving
-from tests.service.photos import encode, photo
-from tests.service.signing import TRUSTED, anchors_file
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, Server, is_ready, serving
+from tests.support.signing import TRUSTED, anchors_file
 
 GENERATED = ["trainedAlgorithmicMedia"]
 COMMAND = [sys.executable, "-m", "client"]

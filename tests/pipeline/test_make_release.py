@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.common import StageError
-from tests.pipeline.clone import Clone, make_clone
+from tests.support.clone import Clone, make_clone
 from tools.make_release import check_released, check_version
 from tools.report.__main__ import ANSWER
 

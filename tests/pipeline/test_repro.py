@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.pipeline.clone import Clone, make_clone
+from tests.support.clone import Clone, make_clone
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 

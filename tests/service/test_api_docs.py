@@ -21,8 +21,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from service import metrics
 from service.settings import ROOT, Settings
-from tests.service.conftest import is_ready, serving
-from tests.service.test_prediction_log import wait_for
+from tests.support.server import is_ready, serving
+from tests.support.waiting import wait_for
 
 DOCS = ROOT / "docs" / "API.md"
 UPDATE = bool(os.environ.get("UPDATE_DOCS"))

@@ -38,8 +38,9 @@ from service.drift.window import evaluate_window
 from service.log.prediction_log import PredictionLog
 from service.models.card import Card
 from service.settings import ROOT
-from tests.service import tiny_model
-from tests.service.test_prediction_log import row, wait_for
+from tests.support import tiny_model
+from tests.support.log_rows import row
+from tests.support.waiting import wait_for
 
 NOW = datetime(2026, 11, 22, 18)  # noqa: DTZ001 - the log keeps UTC without a zone
 
@@ -309,8 +310,7 @@ def shop(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A log with a week of predictions, a model with its reference, and the settings that name them."""
     add_model(tmp_path / "models" / "cifake", tiny)
     url = f"sqlite:///{tmp_path / 'log.db'}"
-    models = tmp_path / "models" / "cifake" / "model.onnx"
-    for name, value in (("MODEL_PATH", models), ("LOG_URL", url), ("DRIFT_URL", tmp_path / "drift")):
+    for name, value in (("MODELS", tmp_path / "models"), ("LOG_URL", url), ("DRIFT_URL", tmp_path / "drift")):
         monkeypatch.setenv(name, str(value))
     log = PredictionLog(url)
     yield log

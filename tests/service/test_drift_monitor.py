@@ -24,11 +24,11 @@ from service.drift.monitor import DriftMonitor, UnknownModelError
 from service.log.prediction_log import PredictionLog
 from service.log.tables import now
 from service.settings import Settings
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import encode, photo
 from tests.service.test_drift import add_model, rows, shop
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import encode, photo
+from tests.support.server import Server, is_ready, serving
+from tests.support.waiting import wait_for
 
 __all__ = ["shop"]  # a fixture
 
@@ -159,9 +159,10 @@ def test_the_drift_of_two_models_is_each_its_own(
     assert cifake.evaluate().answer["reference"].name == "reference.npz"
 
     shutil.rmtree(tmp_path / "models" / "photos")
-    wait_for(lambda: gauge(metrics.DRIFT_CHECKS, "photos") == 0)  # nobody is paged for a model that was removed
-    with pytest.raises(UnknownModelError, match="no model 'photos'; there is cifake"):
-        watching.monitor("photos")
+    assert watching.monitor("photos") is photos  # as the workers, which go on answering with it
+    assert photos.result("1h").answer["window_size"] == 2 * WINDOW
+    with pytest.raises(UnknownModelError, match="no model 'shoes'; there is cifake, photos"):
+        watching.monitor("shoes")
 
 
 def test_a_model_that_cannot_be_watched_is_no_reason_not_to_watch_the_others(

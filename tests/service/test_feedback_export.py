@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from client import Client
 from service.feedback import COLUMNS, disagreement, reviewed, slices
 from service.log.prediction_log import PredictionLog
 from stages.data.own_photos import own_photos
-from tests.service.conftest import ROOT, Server
-from tests.service.photos import encode, photo
-from tests.service.test_prediction_log import row, wait_for
+from tests.support.log_rows import row
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, Server
+from tests.support.waiting import wait_for
 
 DOCS = ROOT / "docs" / "FEEDBACK.md"
 
@@ -88,7 +88,7 @@ def test_the_command_line(log: PredictionLog, tmp_path: Path) -> None:
 
 
 @pytest.mark.serve
-def test_from_a_verdict_to_an_own_photo(server: Server, client: httpx.Client, tmp_path: Path) -> None:
+def test_from_a_verdict_to_an_own_photo(server: Server, tmp_path: Path) -> None:
     """docs/FEEDBACK.md, step by step."""
     (tmp_path / "catalogue").mkdir()
     labels = {"shoe-4711-1": "real", "shoe-4711-2": "real", "cup-12-1": "ai_generated"}

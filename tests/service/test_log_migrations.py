@@ -14,8 +14,9 @@ from sqlalchemy import create_engine, inspect
 from service.log.migrations import MIGRATIONS
 from service.log.prediction_log import PredictionLog
 from service.log.tables import INDEXES, METADATA, PREDICTIONS
-from tests.service.conftest import ROOT
-from tests.service.test_prediction_log import row, wait_for
+from service.settings import ROOT
+from tests.support.log_rows import row
+from tests.support.waiting import wait_for
 
 # The tables as earlier versions made them; one entry for each of their numbers.
 FIRST = (
@@ -38,7 +39,7 @@ OLD_ROW = (
 OPENS = """
 import logging, sys
 from service.log.prediction_log import PredictionLog
-from tests.service.test_prediction_log import row
+from tests.support.log_rows import row
 logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout)
 log = PredictionLog(sys.argv[1])
 log.add([row(int(sys.argv[2]))])

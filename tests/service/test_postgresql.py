@@ -21,11 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import metrics
 from service.log.prediction_log import PredictionLog
 from service.log.tables import INDEXES, now
-from tests.service.conftest import Server, free_port, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
 from tests.service.test_log_migrations import OLD_ROW, old_log, open_together
-from tests.service.test_prediction_log import row, wait_for
+from tests.support.http import is_error
+from tests.support.log_rows import row
+from tests.support.photos import GOOD
+from tests.support.server import Server, free_port, is_ready, serving
+from tests.support.waiting import wait_for
 
 PASSWORD = "hush-it-is-the-password"
 

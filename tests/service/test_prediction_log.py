@@ -1,11 +1,7 @@
 """The prediction log keeps what was answered and never stands in a prediction's way."""
 
 import sqlite3
-import time
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,42 +11,8 @@ from service.http.middleware import new_request_id
 from service.log.prediction_log import PredictionLog
 from service.log.tables import PREDICTIONS
 from service.models import images
-
-
-def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, Any]:
-    """Return a row of the log."""
-    return {
-        "request_id": f"request-{number}",
-        "time": datetime(2026, 1, 1, 12, 0, number % 60),  # noqa: DTZ001 - the log keeps UTC without a zone
-        "model": "cifake",
-        "model_version": version,
-        "score": 0.9,
-        "probability": 0.8,
-        "prediction": "ai_generated",
-        "decision": "review",
-        "in_domain": False,
-        "ood_score": 3.0,
-        "brightness": 0.5,
-        "contrast": 0.2,
-        "sharpness": 0.3,
-        "embedding": [0.5] * 8,
-        "width": 640,
-        "height": 480,
-        "jpeg_quality": 90,
-        "credential": None,
-        "ai_prior": 0.5,
-        "flag_threshold": 0.9,
-        "clear_threshold": 0.4,
-        **changed,
-    }
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something is so; fail when it never is."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds:.0f} seconds: what was logged may say why"
-        time.sleep(0.05)
+from tests.support.log_rows import row
+from tests.support.waiting import wait_for
 
 
 def test_rows_come_back_newest_first(tmp_path: Path) -> None:

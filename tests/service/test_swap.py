@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service import tiny_model
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_prediction_log import wait_for
+from tests.support import tiny_model
+from tests.support.photos import GOOD
+from tests.support.server import Server, is_ready, serving
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 Answers = Counter[tuple[int, str]]  # status and model version

@@ -24,8 +24,8 @@ from stages.exporting.inference_graph import STEPS as TEXTURE_STEPS
 from stages.exporting.inference_graph import texture
 from stages.exporting.ood_pictures import KINDS, OUTLIERS, outliers
 from stages.exporting.ood_statistics import drawing_score, whitened
-from tests.service import tiny_model
 from tests.stages.conftest import Workspace
+from tests.support import tiny_model
 
 REPO = Path(__file__).resolve().parents[2]
 

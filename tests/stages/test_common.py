@@ -13,10 +13,6 @@ from stages.train import TrainParams
 SCHEMAS = {"train": TrainParams, "preprocess": PreprocessParams, "export": ExportParams}
 
 
-def test_params_of_the_repository_are_valid() -> None:
-    assert load_params("train", TrainParams, Path(__file__).parents[2] / "params.yaml").epochs >= 1
-
-
 @pytest.mark.parametrize(
     ("section", "change", "words"),
     [

@@ -11,8 +11,8 @@ import yaml
 from service.models.card import Card, read_card
 from stages.evaluation.gates import Gates, Measured, refusals
 from stages.release import ReleaseParams
-from tests.service import tiny_model
 from tests.stages.conftest import ANYTHING_PASSES
+from tests.support import tiny_model
 
 REPO = Path(__file__).resolve().parents[2]
 PARAMS = ReleaseParams.model_validate(
@@ -127,7 +127,8 @@ def test_each_gate_can_be_opened_by_its_param() -> None:
 def test_the_validation_figures_in_git_pass() -> None:
     """Of the candidate that was last evaluated; where it is the released one, the gates let the release pass again."""
     metrics, assessment = (
-        json.loads((REPO / f"reports/cifake/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+        json.loads((REPO / f"reports/cifake/{name}.json").read_text(encoding="utf-8"))
+        for name in ("metrics", "assessment")
     )
     card = read_card(REPO / "models/cifake")
     if metrics["validation"] != card.released.validation:

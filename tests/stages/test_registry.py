@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from stages.common import StageError, sha256_file
-from tests.service import tiny_model
+from tests.support import tiny_model
 from tools import registry
 
 NAME = "ai-product-photo-detector"

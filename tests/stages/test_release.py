@@ -17,7 +17,7 @@ from PIL import Image
 from service.models.detector import Detector
 from stages.common import sha256_file
 from stages.release import LEDGER
-from tests.service.conftest import await_answer, free_port
+from tests.support.server import await_answer, free_port
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.common import StageError
-from tests.service import tiny_model
-from tests.service.conftest import free_port
-from tests.service.photos import BAD, GOOD, encode, photo
+from tests.support import tiny_model
+from tests.support.photos import BAD, GOOD, encode, photo
+from tests.support.server import free_port
 from tools.score.__main__ import main, plan, score
 from tools.score.catalogue import survey
 from tools.score.scorer import Scorer, part_name

@@ -13,7 +13,7 @@ from PIL import Image
 
 from client import service as service_module
 from client.service import BATCH, Service, ServiceError, batches
-from tests.service.photos import encode, photo
+from tests.support.photos import encode, photo
 from ui import examples, many, words
 from ui.many import HEADERS
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from service import schemas
+from service.http.dependencies import RequestId
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.routes.common import RequestId
 
 router = APIRouter(responses=errors(404, 422, 503), tags=["drift"])
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """A tiny, deterministic model file that honours the contract of models/cifake/model.onnx.
 
-python tests/service/tiny_model.py model.onnx
+python tests/support/tiny_model.py model.onnx
 """
 
 import hashlib
