@@ -200,12 +200,6 @@ def model_folders(settings: Settings) -> dict[str, Path]:
     return found
 
 
-def first_model(settings: Settings) -> Path:
-    """Return the ONNX file of the first model; errors as `model_folders`."""
-    path = next(iter(model_folders(settings).values()))
-    return path / MODEL if path.is_dir() else path
-
-
 def stamp(path: Path) -> Stamp:
     """Return what changes when a model's files are replaced, also through a link to their folder.
 
