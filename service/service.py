@@ -54,7 +54,7 @@ class PhotoDetector:
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's `/readyz`."""
-        if app.state.state.served.model is None:
+        if app.state.app_state.served.model is None:
             raise HTTPException(503, NOT_LOADED)
         return True
 
