@@ -16,9 +16,9 @@ from service import metrics, schemas
 from service.http.state import AppState
 from service.log.tables import EMBEDDING_COMPONENTS, now
 from service.models import images
+from service.models.choice import choose
 from service.models.decision import Verdict, judge
 from service.models.detector import Detector, Scores
-from service.models.store import choose
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.provenance import Provenance, provenance
 
