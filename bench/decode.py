@@ -29,7 +29,7 @@ sys.path.insert(0, os.environ.get("BENCH_TREE", str(ROOT)))
 if "BENCH_TREE" not in os.environ:
     import pillow_heif
 
-    from tests.service.profiles import matrix_profile
+    from tests.support.profiles import matrix_profile
     from tools.report.render import block
 
 SIDES = {"240 px": (240, 240), "12 megapixels": (4000, 3000)}

@@ -2,10 +2,11 @@
 
 python bench/drift.py [--report reports/drift_power.json] [--picture docs/drift_power.png]
 
-The predictions are those of CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`), on
-which nothing was trained; test is not read. Each window is drawn from them without replacement, and what is left is its
-reference: so the two never share a photo, and where nothing is changed they come from one distribution for certain.
-A shifted window has the same photos, changed before they are scored, or another share of AI images.
+The predictions are those of CIFAKE's validation and calibration photos from build/cifake/dataset (`dvc repro
+preprocess`), on which nothing was trained; test is not read. Each window is drawn from them without replacement, and
+what is left is its reference: so the two never share a photo, and where nothing is changed they come from one
+distribution for certain. A shifted window has the same photos, changed before they are scored, or another share of AI
+images.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from stages.evaluation.robustness import CHANGES
 from stages.evaluation.scoring import open_detector, score
 
 MODEL = Path("models/cifake/model.onnx")
-DATASET = Path("build/dataset")
+DATASET = Path("build/cifake/dataset")
 CHECKS_A_MONTH = 30 * 24  # DRIFT_CHECK_SECONDS is an hour: more checks there cannot be
 STREAM = 6  # disjoint windows that meet one reference, as a month's checks do
 

@@ -2,8 +2,8 @@
 
 python bench/drift_live.py [--report reports/drift_live.json] [--page build/drift_live.html]
 
-Takes CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`). Answers are looked at as
-an operator would: over HTTP alone.
+Takes CIFAKE's validation and calibration photos from build/cifake/dataset (`dvc repro preprocess`). Answers are looked
+at as an operator would: over HTTP alone.
 """
 
 import argparse
@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stages.data.image_sets import load_images
 from stages.evaluation.robustness import CHANGES
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import encode
+from tests.support.photos import encode
+from tests.support.server import Server, is_ready, serving
 
 PHOTOS = 600
 ROUNDS = 6
@@ -134,7 +134,7 @@ def compare_p99(server: Server, photos: list[bytes]) -> dict[str, Any]:
 
 def watch(folder: Path, page: Path) -> dict[str, Any]:
     """Run all of it; return what was seen."""
-    photos = load_images(Path("build/dataset/validation.safetensors")).images[:]
+    photos = load_images(Path("build/cifake/dataset/validation.safetensors")).images[:]
     chosen = photos[np.random.default_rng(0).permutation(len(photos))[: 2 * PHOTOS]]
     plain, blurred = files(chosen[:PHOTOS]), files(CHANGES["blur"][0](chosen[PHOTOS:], 0.6))
     settings = SETTINGS | {"DRIFT_URL": str(folder / "drift"), "LOG_URL": f"sqlite:///{folder / 'predictions.db'}"}

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.load import KEY, request
 from bench.serving import Side, load
-from tests.service.conftest import ROOT, is_ready, serving
-from tests.service.photos import encode, photo
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, is_ready, serving
 
 PICTURE = ROOT / "docs" / "flamegraph.svg"
 

@@ -1,6 +1,6 @@
 """One photo through the released model on one core: ONNX Runtime against eager torch, in one run.
 
-python bench/forward.py [build/model.onnx]     without a name: the released one
+python bench/forward.py [build/cifake/candidate/model.onnx]     without a name: the released one
 """
 
 import argparse

@@ -26,8 +26,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.load import KEY, Connection, connect, exchange, request
-from tests.service.conftest import ROOT, Server, is_ready, serving
-from tests.service.photos import encode, photo
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, Server, is_ready, serving
 
 CONNECTIONS = 8
 WORKERS = 2

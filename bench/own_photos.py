@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workspace import REPO, Workspace
+from workspace import MODEL, REPO, Workspace
 
 from stages.common import LABELS, write_json
 from stages.data.image_sets import load_images
@@ -23,7 +23,9 @@ from stages.data.sources import members
 from stages.evaluation.figures import figures
 from stages.evaluation.runner import rounded
 from stages.evaluation.scoring import open_detector, score
+from stages.paths import ModelPaths
 
+CANDIDATE = ModelPaths(MODEL).candidate
 OUT = REPO / "reports/own_photos.json"
 LARGE: dict[str, dict[str, Any]] = {  # the third run
     "download": {"dataset": "synthetic", "synthetic_size": 128},
@@ -50,7 +52,7 @@ def unpack(source: Path, folder: Path) -> None:
 
 def compared(workspace: Workspace, validation: Path) -> dict[str, Any]:
     """Return what the workspace's model says on CIFAKE's validation photos and on the held-out own ones."""
-    detector = open_detector(workspace.folder / "build/model.onnx")
+    detector = open_detector(workspace.folder / CANDIDATE.model)
     data = load_images(validation)
     own = data.flags["own"] == 1
     scored = score(detector, data, workspace.folder.name)
@@ -81,18 +83,18 @@ def main() -> None:
     for name, space in spaces.items():
         if name != "before":
             unpack(arguments.photos, space.folder / "data")
-        last = "reports/cifake/metrics.json" if name == "at_128_pixels" else "build/model.onnx"
+        last = ModelPaths(MODEL).metrics if name == "at_128_pixels" else CANDIDATE.model
         if (space.folder / last).exists():
             continue
         if name == "at_128_pixels":
             space.run("download", "preprocess")
         else:
-            space.take("build/raw")
+            space.take("build/cifake/raw")
             space.run("preprocess")
-        if not (space.folder / "models/cifake/checkpoint.safetensors").exists():
+        if not (space.folder / CANDIDATE.checkpoint).exists():
             space.run("train")
         space.run("export", *(["evaluate"] if name == "at_128_pixels" else []))
-    after = spaces["after"].folder / "build/dataset/validation.safetensors"
+    after = spaces["after"].folder / "build/cifake/dataset/validation.safetensors"
     report = spaces["after"].json("reports/cifake/dataset.json")["own_photos"]
     metrics = spaces["at_128_pixels"].json("reports/cifake/metrics.json")
     write_json(
@@ -106,7 +108,7 @@ def main() -> None:
             "at_128_pixels": {
                 "backbone": LARGE["train"]["backbone"],
                 "own_photos": {key: metrics["own_photos"][key] for key in ("images", "accuracy", "auc", "ece")},
-                "file_mb": round((spaces["at_128_pixels"].folder / "build/model.onnx").stat().st_size / 1e6, 1),
+                "file_mb": round((spaces["at_128_pixels"].folder / CANDIDATE.model).stat().st_size / 1e6, 1),
             },
         },
     )

@@ -21,9 +21,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stages.common import write_json
-from tests.service.conftest import ROOT, is_ready, serving
-from tests.service.photos import encode, photo
-from tests.ui.conftest import paging
+from tests.support.page import paging
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, is_ready, serving
 
 OUT = ROOT / "reports/page_latency.json"
 _DROP = """bytes => new Promise(done => {

@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workspace import REPO, Workspace
+from workspace import MODEL, REPO, Workspace
 
 from service.models.card import read_card
 from stages.common import write_json
+from stages.paths import ModelPaths
 
+CANDIDATE = ModelPaths(MODEL).candidate
 OUT = REPO / "reports/seeds.json"
 FIGURES = {
     "accuracy": ("validation", "accuracy"),
@@ -68,18 +70,18 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--folder", type=Path, default=REPO / "build/seeds")
     arguments = parser.parse_args()
-    train = read_card(REPO / "build/model.onnx").params["train"]  # what reports/cifake/metrics.json is about
+    train = read_card(REPO / CANDIDATE.model).params["train"]  # what reports/cifake/metrics.json is about
     if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
     found = {str(train["seed"]): figures(reported(REPO))}
     for seed in arguments.seeds:
         workspace = Workspace(arguments.folder / str(seed), train={"seed": seed})
         if not (workspace.folder / "reports/cifake/metrics.json").exists():
-            workspace.take("build/dataset", "build/raw", "reports/cifake/dataset.json")
-            if not (workspace.folder / "models/cifake/checkpoint.safetensors").exists():
+            workspace.take("build/cifake/dataset", "build/cifake/raw", "reports/cifake/dataset.json")
+            if not (workspace.folder / CANDIDATE.checkpoint).exists():
                 workspace.run("train")
             workspace.run("export", "evaluate")
-        trained = read_card(workspace.folder / "build/model.onnx").params["train"]
+        trained = read_card(workspace.folder / CANDIDATE.model).params["train"]
         if trained | {"seed": None} != train | {"seed": None}:
             sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
         found[str(seed)] = figures(reported(workspace.folder))

@@ -36,8 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.floor import floor
 from bench.load import KEY, Connection, connect, exchange, request
-from tests.service.conftest import ROOT, await_answer, free_port, is_ready, serving
-from tests.service.photos import encode, photo
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, await_answer, free_port, is_ready, serving
 from tools.report.render import block
 
 CONCURRENCIES = (1, 8, 64)

@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.service.conftest import ROOT, Server, is_ready, serving
-from tests.service.photos import BAD, GOOD, encode, photo
+from tests.support.photos import BAD, GOOD, encode, photo
+from tests.support.server import ROOT, Server, is_ready, serving
 
 KEY = "the-key-of-the-soak"
 CLIENTS = 12  # that wait for one answer before they ask again; slow clients come on top

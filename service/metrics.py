@@ -14,33 +14,11 @@ from pathlib import Path
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-# Labels come from these sets alone, so that no client can make new time series: a new route joins them.
+# Labels come from such sets alone, so that no client can make new time series.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_PATHS = frozenset(
-    {
-        "/",
-        "/docs",
-        "/drift",
-        "/drift/report",
-        "/drift/reports",
-        "/feedback",
-        "/health",
-        "/healthz",
-        "/livez",
-        "/metrics",
-        "/model",
-        "/openapi.json",
-        "/predict",
-        "/predict/batch",
-        "/predict/explain",
-        "/readyz",
-    }
-)
-_TEMPLATES = {"/model/plots/": "/model/plots/{name}", "/predictions/": "/predictions/{prediction_id}"}
-
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence"])
+PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence", "model"])
 LATENCY = Histogram(
     "aidetect_prediction_latency_seconds",
     "Decoding and scoring of one photo, without its wait",
@@ -50,9 +28,9 @@ BATCH_LATENCY = Histogram(
     "aidetect_batch_latency_seconds", "Decoding and scoring of one batch, without its wait", buckets=_SECONDS
 )
 PROBABILITY = Histogram(
-    "aidetect_prediction_probability", "P(AI-generated) answered", buckets=[i / 10 for i in range(1, 11)]
+    "aidetect_prediction_probability", "P(AI-generated) answered", ["model"], buckets=[i / 10 for i in range(1, 11)]
 )
-DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain"])
+DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain", "model"])
 CREDENTIALS = Counter("aidetect_credentials", "Photos by what their Content Credentials come to", ["status"])
 BATCH_SIZE = Histogram("aidetect_batch_size", "Photos in a batch", buckets=(1, 2, 5, 10, 15, 20))
 INVALID = Counter("aidetect_image_validation_errors", "Photos refused", ["error_type"])
@@ -66,29 +44,43 @@ AUTH_FAILURES = Counter("aidetect_auth_failures", "Requests refused for their AP
 KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API key, by its name", ["key"])
 SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
 FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
-MODEL = Gauge("aidetect_model_info", "1 for the model in service", ["version", "sha256"], multiprocess_mode="livemax")
-SWAPS = Counter("aidetect_model_swaps", "Model files put in place while serving", ["result"])
-LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", multiprocess_mode="livemin")
+MODEL = Gauge(
+    "aidetect_model_info", "1 for a model in service", ["model", "version", "sha256"], multiprocess_mode="livemax"
+)
+SWAPS = Counter("aidetect_model_swaps", "Models put in place while serving", ["model", "result"])
+LOADED = Gauge("aidetect_model_loaded", "1 where every worker has the model", ["model"], multiprocess_mode="livemin")
 LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
 LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")
 LOG_LOST = Counter("aidetect_prediction_log_lost", "Predictions that never reached the log")
 DRIFT_SCORE = Gauge(
-    "aidetect_drift_score", "Largest difference between window and reference, 0 to 1", multiprocess_mode="mostrecent"
+    "aidetect_drift_score",
+    "Largest difference between window and reference, 0 to 1",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
-DRIFT = Gauge("aidetect_drift_detected", "1 while the newest window drifts", multiprocess_mode="mostrecent")
-DRIFT_WINDOW = Gauge("aidetect_drift_window_size", "Predictions in the newest window", multiprocess_mode="mostrecent")
+DRIFT = Gauge("aidetect_drift_detected", "1 while the newest window drifts", ["model"], multiprocess_mode="mostrecent")
+DRIFT_WINDOW = Gauge(
+    "aidetect_drift_window_size", "Predictions in the newest window", ["model"], multiprocess_mode="mostrecent"
+)
 DRIFT_ACCURACY = Gauge(
-    "aidetect_drift_estimated_accuracy", "Accuracy of the newest window, without labels", multiprocess_mode="mostrecent"
+    "aidetect_drift_estimated_accuracy",
+    "Accuracy of the newest window, without labels",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
 DRIFT_CHECKS = Gauge(
     "aidetect_drift_checks_in_a_row",
     "Disjoint windows that drifted one after the other",
+    ["model"],
     multiprocess_mode="mostrecent",
 )
 DRIFT_LOOKED = Gauge(
-    "aidetect_drift_looked_timestamp_seconds", "When the monitor looked last", multiprocess_mode="mostrecent"
+    "aidetect_drift_looked_timestamp_seconds",
+    "When the monitor last compared the newest window",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
-DRIFT_ERRORS = Counter("aidetect_drift_errors", "Looks of the monitor that failed; each is tried again")
+DRIFT_ERRORS = Counter("aidetect_drift_errors", "Failures of the monitor; each is tried again", ["model"])
 MONITORED = Gauge("aidetect_drift_monitored", "1 where a drift monitor should be", multiprocess_mode="livemax")
 
 
@@ -100,19 +92,11 @@ class Observed:
     seconds: float = 0.0
 
 
-def endpoint_of(path: str) -> str:
-    """Return a path's label: its own or its template's, `other` where no route answers it."""
-    if path in _PATHS:
-        return path
-    return next((template for prefix, template in _TEMPLATES.items() if path.startswith(prefix)), "other")
-
-
 @contextmanager
-def request(method: str, path: str) -> Iterator[Observed]:
-    """Count and time one request; the caller sets the status."""
+def request(method: str, endpoint: str) -> Iterator[Observed]:
+    """Count and time one request; `endpoint` is a route's path as declared, and the caller sets the status."""
     observed = Observed()
     verb = method if method in _METHODS else "other"
-    endpoint = endpoint_of(path)
     started = time.perf_counter()
     ACTIVE.inc()
     try:
@@ -145,11 +129,6 @@ def _all_workers() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
     return registry
-
-
-def stand_aside() -> None:
-    """Keep a process that is no worker out of the gauge where the least of all processes counts."""
-    LOADED.set(1)
 
 
 def forget_dead_workers() -> None:

@@ -8,9 +8,10 @@ from starlette.exceptions import HTTPException
 
 from service.http.app import create_app
 from service.http.memory import keep_little
-from service.http.middleware import Contract
+from service.http.middleware import ContractMiddleware
 from service.http.patches import must_start, no_timers, shape_malformed
 from service.http.request_log import configure
+from service.http.routing import RouteTable
 from service.http.state import NOT_LOADED
 from service.settings import load_settings
 
@@ -44,20 +45,22 @@ class PhotoDetector:
     """Answers HTTP as docs/API.md says."""
 
     if settings.monitored():
-        from service.drift.service import Monitor  # needs the extra `monitor`
+        from service.drift.service import DriftService  # needs the extra `monitor`
 
-        monitor = bentoml.depends(Monitor)
+        monitor = bentoml.depends(DriftService)
 
     def __init__(self) -> None:
         app.state.monitor = getattr(self, "monitor", None)
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's `/readyz`."""
-        if app.state.worker.served.model is None:
+        if not app.state.app_state.store.models:
             raise HTTPException(503, NOT_LOADED)
         return True
 
 
 # Around BentoML's own routes, too: they get the request id and the error shape. BentoML's types call the
 # decorated class a class; it is a Service.
-cast("bentoml.Service[PhotoDetector]", PhotoDetector).add_asgi_middleware(Contract, settings=settings)
+cast("bentoml.Service[PhotoDetector]", PhotoDetector).add_asgi_middleware(
+    ContractMiddleware, settings=settings, routes=RouteTable(app.routes)
+)

@@ -1,22 +1,19 @@
-"""Stage preprocess: merge, clean and split the photos into build/dataset/."""
-
-from pathlib import Path
+"""Stage preprocess: merge, clean and split the photos into build/<name>/dataset/."""
 
 from stages.common import load_params, run_stage, write_json
 from stages.data.inbox import OWN, check_import
 from stages.data.prepare import PreprocessParams, prepare
-from stages.data.raw import RAW, DownloadParams
-
-OUT = Path("build/dataset")
-REPORT = Path("reports/cifake/dataset.json")
+from stages.data.raw import IMAGES, DownloadParams
+from stages.paths import ModelPaths
 
 
-def main() -> None:
+def main(paths: ModelPaths) -> None:
     """Prepare the data as params.yaml says."""
-    params, dataset = load_params("preprocess", PreprocessParams), load_params("download", DownloadParams).dataset
+    params = load_params("preprocess", PreprocessParams, paths.name)
+    dataset = load_params("download", DownloadParams, paths.name).dataset
     check_import()
-    report = prepare(params, dataset, RAW, OWN, OUT)
-    write_json(REPORT, report)
+    report = prepare(params, dataset, paths.raw / IMAGES, OWN, paths.dataset)
+    write_json(paths.dataset_report, report)
     for part, counts in report["splits"].items():
         own_part = f", {counts['own_photos']} of them your own" if report["own_photos"]["images"] else ""
         print(f"{part}: {counts['images']:,} photos{own_part}")

@@ -17,9 +17,9 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from service.models.card import read_card
-from stages.data.raw import RAW
-from stages.train import TrainParams
+from stages.data.raw import IMAGES
 from stages.training.model import build
+from stages.training.trainer import TrainParams
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -74,7 +74,7 @@ def test_a_workspace_changes_params_and_copies_nothing(bench, tmp_path: Path) ->
     synthetic = {"dataset": "synthetic", "synthetic_images": 100}
     other = bench("workspace").Workspace(tmp_path / "other", download=synthetic)
     other.run("download")
-    assert (other.folder / RAW).is_file()
+    assert (other.folder / "build/cifake/raw" / IMAGES).is_file()
 
 
 def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
@@ -108,13 +108,13 @@ def test_the_floor_and_the_rival_are_real(tmp_path: Path) -> None:
 
 def test_backbones_are_other_networks_of_the_same_recipe(bench, tmp_path: Path) -> None:
     backbones = bench("backbones")
-    recipe = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["train"]
+    recipe = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["train"]
     sizes = set()
     for network in backbones.NETWORKS:
         params = tmp_path / f"{network.name}.yaml"
         shutil.copy(REPO / "params.yaml", params)
-        apply_overrides(str(params), [*network.settings, *backbones.QUICK])
-        train = yaml.safe_load(params.read_text(encoding="utf-8"))["train"]
+        apply_overrides(str(params), backbones.of_model([*network.settings, *backbones.QUICK]))
+        train = yaml.safe_load(params.read_text(encoding="utf-8"))["models"]["cifake"]["train"]
         changed = {name for name in recipe if train[name] != recipe[name]}
         assert changed <= {"backbone", "backbone_args", "stem"}
         model = build(TrainParams.model_validate(train).model_dump() | {"image_size": 32})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pathspec import PathSpec
 
 REPO = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
@@ -42,6 +43,19 @@ def test_compose_pins_its_images_and_mounts_what_is_there() -> None:
     for name in ("api", "ui"):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("file", ["bentofile.yaml", "ops/bentofile.api.yaml"])
+def test_images_hold_of_each_model_what_serving_needs_and_nothing_else(file: str) -> None:
+    include = yaml.safe_load((REPO / file).read_text(encoding="utf-8"))["include"]
+    spec = PathSpec.from_lines("gitwildmatch", include)  # as BentoML reads it
+    folders = [card.parent for card in (REPO / "models").glob("*/card.json")]
+    assert folders
+    for folder in folders:
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if spec.match_file(path.relative_to(REPO))}
+        plots = {name for name in found if name.startswith("plots/")}
+        assert found - plots == {"card.json", "model.onnx", "reference.npz"}
+        assert plots
 
 
 def test_dvc_lock_is_of_this_code_and_these_params() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import pkgutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -14,10 +16,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
+from service.http import routes
 from service.http.errors import ApiError, detail_of, error_answer, error_name
 from service.http.openapi import page, schema
-from service.http.routes import drift, facts, feedback, logged, predictions
-from service.http.state import Worker, start_worker
+from service.http.state import AppState, start_worker
 from service.photo import ImageError
 from service.settings import Settings
 
@@ -50,27 +52,27 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     return error_answer(request.scope, status, name, detail, headers)
 
 
-async def _watch(worker: Worker) -> None:
-    """Put another model file into service when one takes the place of the first."""
+async def _watch(state: AppState) -> None:
+    """Put models into service that are put in place while the service runs."""
     limiter = anyio.CapacityLimiter(1)
     while True:
         await asyncio.sleep(1)
         try:
-            await anyio.to_thread.run_sync(worker.served.look, limiter=limiter)
+            await anyio.to_thread.run_sync(state.store.update, limiter=limiter)
         except Exception:
-            logger.exception("looking for another model file failed")
+            logger.exception("looking for other models failed")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its model is loaded when it starts to serve, not here."""
+    """Return the application; its models are loaded when it starts to serve, not here."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = app.state.worker = start_worker(settings)
-        watching = asyncio.create_task(_watch(worker))
+        state = app.state.app_state = start_worker(settings)
+        watching = asyncio.create_task(_watch(state))
         yield
         watching.cancel()
-        await anyio.to_thread.run_sync(worker.log.close)
+        await anyio.to_thread.run_sync(state.log.close)
 
     # Photos stay in memory: what Starlette spools to disk above 1 MB would be an image stored.
     MultiPartParser.spool_max_size = settings.max_batch_bytes
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="AI Product Photo Detector",
         description="Is a product photo real or AI-generated? Every answer carries `X-Request-ID`.",
         version="1",
+        openapi_tags=[{"name": "predictions"}],  # they come first on the page
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -85,8 +88,8 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
     app.state.monitor = None
-    for routes in (predictions, feedback, logged, drift, facts):
-        app.include_router(routes.router)
+    for module in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}."):
+        app.include_router(import_module(module.name).router)
 
     @app.get("/", include_in_schema=False)
     async def index() -> RedirectResponse:

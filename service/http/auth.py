@@ -8,11 +8,10 @@ from service.api_keys import find_key
 from service.http.errors import ApiError
 from service.settings import Settings
 
-_OPEN = frozenset({"/healthz", "/livez", "/readyz"})  # probes ask without a key
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="api-keys"'}
 
 
-class Auth:
+class AuthMiddleware:
     """Pure ASGI middleware: 401 to a request without a known key, where there are keys.
 
     The key is the header `X-API-Key`, or `Authorization: Bearer <key>`, which Prometheus and others can send.
@@ -25,7 +24,7 @@ class Auth:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
-        if scope["type"] == "http" and self._keys and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and self._keys and scope["state"]["route"].rules.needs_key:
             presented = _presented(Headers(scope=scope))
             key = find_key(self._keys, presented)
             if key is None:

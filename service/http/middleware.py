@@ -1,7 +1,7 @@
 """What holds for every route, BentoML's own included.
 
-Outermost first: request id, headers, error shape, metrics and log line (`Contract`), then CORS, `_Refusals`, API
-keys, rate limits, and the rules for bodies.
+Outermost first: `ContractMiddleware` (request id, headers, error shape, metrics, log line), CORS, `ErrorMiddleware`,
+`AuthMiddleware`, `RateLimitMiddleware`, `BodyMiddleware`.
 """
 
 import asyncio
@@ -14,11 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
-from service.http.auth import Auth
+from service.http.auth import AuthMiddleware
 from service.http.errors import ApiError, detail_of, error_answer, error_name, is_sane_id
 from service.http.lifecycle import end_with_parent, on_terminate
-from service.http.rate_limits import RateLimits
+from service.http.rate_limits import RateLimitMiddleware
 from service.http.request_log import log_request
+from service.http.routing import RouteTable
 from service.http.uploads import Upload, Uploads
 from service.settings import Settings
 
@@ -41,18 +42,18 @@ def new_request_id() -> str:
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
-class Contract:
+class ContractMiddleware:
     """Pure ASGI middleware around everything that answers HTTP.
 
     Routes find the request's id in `request.state.request_id`, and put what its log line should say beside
     into the dict `request.state.log`.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        app = _Entrance(app)
+    def __init__(self, app: ASGIApp, settings: Settings, routes: RouteTable) -> None:
+        app = BodyMiddleware(app)
         if settings.rate_limited():
-            app = RateLimits(app, settings)
-        app = _Refusals(Auth(app, settings))
+            app = RateLimitMiddleware(app, settings, routes)
+        app = ErrorMiddleware(AuthMiddleware(app, settings))
         if settings.cors_origins:  # around refusals, so that a page can read them; and preflights bring no key
             app = CORSMiddleware(
                 app,
@@ -62,6 +63,7 @@ class Contract:
                 expose_headers=["Retry-After", "X-Request-ID"],
             )
         self.app = app
+        self.routes = routes
         self.uploads = Uploads(settings)
         self._watch: asyncio.Task[None] | None = None
 
@@ -74,15 +76,16 @@ class Contract:
             await self.app(scope, receive, send)
             return
         claimed = Headers(scope=scope).get("x-request-id", "")
-        upload = Upload(self.uploads, scope, receive)
+        route = self.routes.find(scope["method"], scope["path"])
         state = scope.setdefault("state", {})
         state |= {
             "request_id": claimed if is_sane_id(claimed) else new_request_id(),
             "log": {},
-            "upload": upload,
+            "route": route,
         }
-        answer = _Answer(send, scope, upload)
-        with metrics.request(scope["method"], scope["path"]) as observed:
+        upload = state["upload"] = Upload(self.uploads, scope, receive)
+        answer = _Response(send, scope, upload)
+        with metrics.request(scope["method"], route.endpoint) as observed:
             try:
                 await self.app(scope, receive, answer.send)
             finally:
@@ -101,7 +104,7 @@ class Contract:
         )
 
 
-class _Entrance:
+class BodyMiddleware:
     """Lets no body through but by the rules of `Upload`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -117,7 +120,7 @@ class _Entrance:
         await self.app(scope, receive, send)
 
 
-class _Refusals:
+class ErrorMiddleware:
     """Answers with an error where one is raised further in."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -147,7 +150,7 @@ class _Refusals:
             await answer(scope, receive, send)
 
 
-class _Answer:
+class _Response:
     """Passes an answer on with its headers; gives an error that is not JSON the shape of all errors."""
 
     def __init__(self, send: Send, scope: Scope, upload: Upload) -> None:

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
 from service import schemas
+from service.http.routing import PROBES
 from service.settings import Settings
 
 _ERRORS = {
@@ -23,12 +24,6 @@ _ERRORS = {
     429: "too many requests of one client, where rate limits are on",
     503: "too busy, or no model is loaded, or the prediction log or the drift monitor does not answer",
 }
-_PROBES = {
-    "/livez": "The process lives",
-    "/healthz": "The process lives",
-    "/readyz": "The model is loaded and requests are welcome",
-}
-_PHOTOS = {"/predict": "file", "/predict/explain": "file", "/predict/batch": "files"}  # where the form has them
 _PHOTO_TYPES = "image/jpeg, image/png, image/webp, image/avif, image/heic"
 _REQUEST_ID = {
     "description": "the client's own X-Request-ID, if it is sane, else a new ULID",
@@ -79,14 +74,13 @@ def schema(app: FastAPI, settings: Settings) -> dict[str, Any]:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         _add_probes(found)
         _add_photos(found, settings.max_batch_images)
-        _add_links(found)
         found["components"]["securitySchemes"] = _KEYS
         keys: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
         if not settings.accepted_keys():
             keys = [{}, *keys]  # the empty one: this service asks for none
         for path, operations in found["paths"].items():
             for operation in operations.values():
-                operation["security"] = [] if path in _PROBES else keys
+                operation["security"] = [] if path in PROBES else keys
                 for status, response in operation["responses"].items():
                     response["headers"] = _headers(status)
                     if status != "200":  # FastAPI takes errors for what the route answers otherwise, such as HTML
@@ -98,7 +92,7 @@ def schema(app: FastAPI, settings: Settings) -> dict[str, Any]:
 def _add_probes(found: dict[str, Any]) -> None:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     text = {"text/plain": {"schema": {"type": "string"}}}
-    for path, summary in _PROBES.items():
+    for path, summary in PROBES.items():
         responses = {
             "200": {"description": summary, "content": text},
             **{str(status): {"description": _ERRORS[status], "content": error} for status in (413, 415)},
@@ -108,25 +102,28 @@ def _add_probes(found: dict[str, Any]) -> None:
 
 
 def _add_photos(found: dict[str, Any], most: int) -> None:
-    """Say of the forms what FastAPI does not know: the photos' types and how many."""
-    for path, field in _PHOTOS.items():
-        form = found["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
-        form["encoding"] = {field: {"contentType": _PHOTO_TYPES}}
+    """Say of each form with files what FastAPI does not know: the photos' types, how many, and what may follow."""
+    for operation in (operation for operations in found["paths"].values() for operation in operations.values()):
+        form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+        if form is None:
+            continue
         name = form["schema"]["$ref"].rpartition("/")[2]
-        part = found["components"]["schemas"][name]["properties"][field]
-        if part["type"] == "array":
-            part |= {"minItems": 1, "maxItems": most}
+        for field, part in found["components"]["schemas"][name]["properties"].items():
+            if "contentMediaType" in part.get("items", part):  # a file
+                form["encoding"] = {field: {"contentType": _PHOTO_TYPES}}
+                if part["type"] == "array":
+                    part |= {"minItems": 1, "maxItems": most}
+                else:
+                    operation["responses"]["200"]["links"] = {"feedback": _feedback_link(found)}
 
 
-def _add_links(found: dict[str, Any]) -> None:
-    """Say where an answer's `request_id` goes: to /feedback, here with a moderator who agrees."""
-    link = {
+def _feedback_link(found: dict[str, Any]) -> dict[str, Any]:
+    """Return where an answer's `request_id` goes: to /feedback, here with a moderator who agrees."""
+    return {
         "operationId": found["paths"]["/feedback"]["post"]["operationId"],
         "description": "what the photo is, as a moderator sees it",
         "requestBody": {"request_id": "$response.body#/request_id", "label": "$response.body#/prediction"},
     }
-    for path in ("/predict", "/predict/explain"):
-        found["paths"][path]["post"]["responses"]["200"]["links"] = {"feedback": link}
 
 
 def _headers(status: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import metrics
 from service.http.errors import ApiError
+from service.http.routing import Route, RouteTable
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,42 +32,37 @@ _RETRY_SECONDS = 0.005
 _PAUSE_SECONDS = 5.0  # how long a storage that failed is left alone
 
 
-class RateLimits:
+class RateLimitMiddleware:
     """Pure ASGI middleware: 429 with `Retry-After` to a client that asks too often.
 
     A client is known by its API key's name, else by its address: of IPv6 the network of 64 bits, which one
     household or server has to itself. While the storage fails, nobody is limited.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, routes: RouteTable) -> None:
         self.app = app
-        rates = {
-            "/predict": settings.rate_limit_predict,
-            "/predict/batch": settings.rate_limit_batch,
-            "/predict/explain": settings.rate_limit_explain,
-        }
-        self._limits = {path: parse(rate) for path, rate in rates.items() if rate}
+        rates = ((route, route.rules.rate_limit(settings)) for route in routes if route.rules.rate_limit)
+        self._limits = {route: parse(rate) for route, rate in rates if rate}
         self._counter = FixedWindowRateLimiter(_storage(settings.rate_limit_url))
         self._paused_until = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
-        asked = scope["type"] == "http" and scope["method"] == "POST"
-        limit = self._limits.get(scope["path"]) if asked else None
-        if limit is not None and (seconds := await self._seconds_to_wait(limit, scope)) is not None:
-            metrics.RATE_LIMITED.labels(scope["path"]).inc()
+        route: Route | None = scope["state"]["route"] if scope["type"] == "http" else None
+        limit = self._limits.get(route) if route else None
+        if route and limit and (seconds := await self._seconds_to_wait(limit, _client(scope), route.endpoint)):
+            metrics.RATE_LIMITED.labels(route.endpoint).inc()
             raise ApiError(
                 429,
                 "rate_limit_exceeded",
-                f"the limit is {limit} for {scope['path']}; try again in {seconds} s",
+                f"the limit is {limit} for {route.endpoint}; try again in {seconds} s",
                 {"Retry-After": str(seconds)},
             )
         await self.app(scope, receive, send)
 
-    async def _seconds_to_wait(self, limit: RateLimitItem, scope: Scope) -> int | None:
+    async def _seconds_to_wait(self, limit: RateLimitItem, *identity: str) -> int | None:
         if time.monotonic() < self._paused_until:
             return None
-        identity = (_client(scope), scope["path"])
         try:
             if await self._counter.hit(limit, *identity):
                 return None
@@ -79,7 +75,7 @@ class RateLimits:
         return max(1, math.ceil(window.reset_time - time.time()))
 
 
-class WorkersMemory(Storage):
+class SqliteStorage(Storage):
     """Counts that the workers of one machine share, gone with the next start.
 
     The storage in memory of `limits` counts for one process alone, so two workers would let twice as much through.
@@ -94,7 +90,10 @@ class WorkersMemory(Storage):
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="aidetect-")
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(
-            Path(folder) / "rate-limits.sqlite", timeout=_LOCK_SECONDS, isolation_level=None
+            Path(folder) / "rate-limits.sqlite",
+            timeout=_LOCK_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # the event loop's thread may be another one than this
         )
         # One worker after the other: SQLite waits for no lock when it changes to a write-ahead log.
         with (Path(folder) / "rate-limits.lock").open("w") as lock:
@@ -169,7 +168,7 @@ class WorkersMemory(Storage):
 
 def _storage(url: str) -> Storage:
     if url == "memory://":
-        return WorkersMemory()
+        return SqliteStorage()
     storage = storage_from_string(
         f"async+{url}",
         implementation="redispy",

@@ -1,77 +1,69 @@
-"""What the routes of one worker share: the model, the log, and threads to work in."""
+"""What the routes of one worker share: the models, the log, and threads to work in."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service import metrics
 from service.http.errors import ApiError
-from service.http.work_queue import Slots
+from service.http.work_queue import WorkQueue
 from service.log.prediction_log import PredictionLog
 from service.models.detector import Detector
-from service.models.store import Model, Served
+from service.models.store import ModelStore
 from service.photo.credentials import CredentialReader
 from service.settings import Settings
 
 _SIDE_WORK = 100  # requests for metrics, drift, feedback, … that may wait at a time
-NOT_LOADED = "the model is not loaded; the service's log says why"
+NOT_LOADED = "no model is loaded; the service's log says why"
 
 
 @dataclass(frozen=True)
-class Worker:
+class AppState:
     """What the routes of one worker share.
 
     Attributes:
         settings: as read from the environment.
-        served: the model, which may be replaced while requests go on.
+        store: the models, each of which may be replaced while requests go on.
         log: the prediction log.
         credentials: knows whose Content Credentials are trusted.
-        slots: where photos are decoded and scored.
-        log_slot: where the prediction log is asked.
-        side_slot: for all other work that must not hold up the event loop.
+        photo_queue: decodes and scores photos.
+        log_queue: reads and writes the prediction log.
+        side_queue: does all other work that would block the event loop.
         started: `time.monotonic()` at the start.
     """
 
     settings: Settings
-    served: Served
+    store: ModelStore
     log: PredictionLog
     credentials: CredentialReader
-    slots: Slots
-    log_slot: Slots
-    side_slot: Slots
+    photo_queue: WorkQueue
+    log_queue: WorkQueue
+    side_queue: WorkQueue
     started: float
 
-    def loaded(self) -> Model:
-        """Return the model.
+    def models(self) -> Mapping[str, Detector]:
+        """Return the models in service by name, in alphabetical order; a request keeps them to its end.
 
         Raises:
             ApiError: 503, there is none.
         """
-        if (model := self.served.model) is None:
+        if not (models := self.store.models):
             raise ApiError(503, "model_not_loaded", NOT_LOADED)
-        return model
-
-    def detector(self) -> Detector:
-        """Return what a request that is here now shall be scored by.
-
-        Raises:
-            ApiError: 503, there is no model.
-        """
-        model = self.loaded()
-        return model.alone if self.slots.idle else model.detector
+        return models
 
 
-def start_worker(settings: Settings) -> Worker:
-    """Load the model and open the log."""
+def start_worker(settings: Settings) -> AppState:
+    """Load the models and open the log."""
     metrics.forget_dead_workers()
     log = PredictionLog(settings.log_url, settings.log_retention_days, settings.log_share)
     metrics.MONITORED.set(settings.monitored())
-    return Worker(
+    return AppState(
         settings=settings,
-        served=Served(settings),
+        store=ModelStore(settings),
         log=log,
         credentials=settings.credential_reader(),
-        slots=Slots(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
-        log_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
-        side_slot=Slots(1, _SIDE_WORK, settings.queue_seconds),
+        photo_queue=WorkQueue(settings.threads, settings.max_images_in_flight, settings.queue_seconds),
+        log_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
+        side_queue=WorkQueue(1, _SIDE_WORK, settings.queue_seconds),
         started=time.monotonic(),
     )

@@ -7,9 +7,10 @@ from starlette.types import Message, Receive, Scope
 
 from service import metrics
 from service.http.errors import ApiError, too_busy
-from service.settings import FORM_OVERHEAD, Settings
+from service.http.routing import Rules
+from service.settings import Settings
 
-_JSON_BYTES = 64 * 1024  # of a body that holds no photo
+_UNREAD_BYTES = 64 * 1024  # of a body that no route reads
 _DRAIN_SECONDS = 10.0  # for bodies that are on their way when the service is told to end
 _LINGER_SECONDS = 5.0  # for a refused client to stop sending: a connection closed on unread bytes loses the answer
 
@@ -23,16 +24,11 @@ class Uploads:
         self._most = settings.max_buffered_bytes
         self._buffered = 0
         self._end: float | None = None
-        photo = settings.max_file_bytes + FORM_OVERHEAD
-        self._limits = {
-            "/predict": photo,
-            "/predict/explain": photo,
-            "/predict/batch": settings.max_batch_bytes + FORM_OVERHEAD,
-        }
+        self._settings = settings
 
-    def limit(self, path: str) -> int:
-        """Return how many bytes a body for this path may have."""
-        return self._limits.get(path, _JSON_BYTES)
+    def limit(self, rules: Rules) -> int:
+        """Return how many bytes a body may have."""
+        return rules.max_body(self._settings) if rules.max_body else _UNREAD_BYTES
 
     def take(self, count: int) -> None:
         """Account for bytes that arrived; negative where they are gone again.
@@ -75,7 +71,7 @@ class Upload:
     def __init__(self, uploads: Uploads, scope: Scope, receive: Receive) -> None:
         self._uploads = uploads
         self._receive = receive
-        self._limit = uploads.limit(scope["path"])
+        self._limit = uploads.limit(scope["state"]["route"].rules)
         self._deadline = uploads.deadline()
         self._late = False
         self._kept = 0

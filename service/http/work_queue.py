@@ -13,7 +13,7 @@ from service.http.errors import too_busy
 T = TypeVar("T")
 
 
-class Slots:
+class WorkQueue:
     """Runs blocking work off the event loop, in `threads` threads.
 
     What is in hand or waiting has at most a total weight of `most`, and waits at most `seconds`.
@@ -25,11 +25,6 @@ class Slots:
         self._weight = 0
         self._turn = anyio.Semaphore(threads)
         self._threads = anyio.CapacityLimiter(threads)
-
-    @property
-    def idle(self) -> bool:
-        """Tell whether nothing is in hand or waiting."""
-        return self._weight == 0
 
     async def run(self, work: Callable[[], T], weight: int = 1) -> T:
         """Return what `work` returns.

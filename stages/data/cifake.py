@@ -82,7 +82,7 @@ def download(params: DownloadParams, archive: str | None, raw: Path, names_file:
         return
     hint = "" if archive else (
         "; or set CIFAKE_ARCHIVE to a zip, tar or folder that you have (layout train/REAL/*.jpg, ...);"
-        " without any data, 'dvc exp run -S download.dataset=synthetic' shows the pipeline at work"
+        " without any data, 'dvc exp run -S models.cifake.download.dataset=synthetic' shows the pipeline at work"
     )  # fmt: skip
     raise StageError("CIFAKE did not arrive. " + "; ".join(failures) + hint)
 

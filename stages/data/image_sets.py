@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -160,17 +160,17 @@ def write_images(
     Raises:
         StageError: the disk is full.
     """
-    rest = {"labels": labels, **{f"flag.{name}": flag for name, flag in flags.items()}}
+    tensors: dict[str, npt.NDArray[Any]] = {"labels": labels, **{f"flag.{name}": flag for name, flag in flags.items()}}
     with whole_file(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as spool:
         ends = np.cumsum([_append(spool, photo) for photo in photos], dtype=np.int64)
         spool.flush()
         data = np.memmap(spool, np.uint8, "r") if len(ends) else np.empty(0, np.uint8)
         if _is_raw(size):
-            images = {"images": data.reshape(-1, *size, 3)}
+            tensors["images"] = data.reshape(-1, *size, 3)
         else:
-            images = {"files": data, "ends": ends, "size": np.array(size)}
+            tensors |= {"files": data, "ends": ends, "size": np.array(size)}
         try:
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in (images | rest).items()}, temporary)
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
         except SafetensorError as error:
             raise StageError(f"cannot write {path} ({error}): free some space and run the stage again") from error
 
@@ -192,7 +192,8 @@ def load_images(path: str | Path) -> ImageSet:
         StageError: the file is missing, truncated or of another format.
     """
     try:
-        file = safe_open(path, framework="numpy")  # maps the file: what is read of it counts as the system's cache
+        # The file is mapped: what is read of it counts as the system's cache.
+        file: Any = safe_open(path, framework="numpy")
         names = set(file.keys())
         flags = {name.removeprefix("flag."): file.get_tensor(name) for name in names if name.startswith("flag.")}
         labels = file.get_tensor("labels")

@@ -25,7 +25,7 @@ class OwnPhotos:
         photos: uint8 [N, H, W, 3] with their labels; they lie in an unnamed file.
         groups: each photo's group (sub-folder, else perceptual hash), which never straddles a split.
         sizes: each photo's own (width, height), in pixels.
-        report: counts for reports/cifake/dataset.json.
+        report: counts for the data set report.
     """
 
     photos: ImageSet
@@ -48,7 +48,8 @@ def own_photos(folder: Path, size: tuple[int, int], quality: int, spool_folder: 
     """
     files = files_of(folder)
     spool = Spool(spool_folder)
-    labels, groups, sizes, faults = [], [], [], []
+    labels: list[int] = []
+    groups, sizes, faults = [], [], []
     seen: dict[bytes, str] = {}
     for file in tqdm(files, desc="own photos", disable=not files):
         name = file.relative_to(folder)

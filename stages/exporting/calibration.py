@@ -58,7 +58,8 @@ def calibrate(
 
     _, known = run(model, known_photos.batches(), "domain")
     spool = Spool()  # drawn one by one, judged in batches
-    for picture in outliers(domain_drawings, *known_photos.images.shape[1:3], seed=0):
+    height, width = known_photos.images.shape[1:3]
+    for picture in outliers(domain_drawings, height, width, seed=0):
         spool.add(picture)
     _, drawn = run(model, batches(spool.images()), "drawings")
     centre, whitening = whitened(known)

@@ -35,6 +35,7 @@ class ExportParams(Params):
 def export(
     params: ExportParams,
     name: str,
+    *,
     checkpoint: Path,
     train_set: ImageSet,
     calibration_set: ImageSet,

@@ -48,19 +48,25 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, maps: list[tuple[int, int, int]], mean: list[float], std: list[float]
+        self,
+        backbone: nn.Module,
+        channels: int,
+        maps: list[tuple[int, int, int]],
+        mean: list[float],
+        std: list[float],
     ) -> None:
         """Put an untrained head on a backbone.
 
         Args:
             backbone: one of timm's.
+            channels: of its last map.
             maps: (channels, rows, columns) of the maps that its `forward_intermediates` gives of a photo.
             mean: of each colour, in 0..1.
             std: likewise.
         """
         super().__init__()
         self.backbone, self.maps = backbone, maps
-        self.head = nn.Linear(int(backbone.num_features), 1)  # type: ignore[call-overload]  # timm's
+        self.head = nn.Linear(channels, 1)
         nn.init.zeros_(self.head.weight)  # starts at p = 0.5, whatever the backbone's scale
         nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -82,7 +88,8 @@ class Detector(nn.Module):
             return features
         _, rows, columns = self.maps[-1]
         patches = features[:, features.shape[1] - rows * columns :]  # class and register tokens come before them
-        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        grid: Tensor = patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return grid
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float [N] of RGB photos float [N, 3, H, W] in 0..1."""
@@ -145,7 +152,8 @@ def build(config: dict[str, Any]) -> Detector:
         photo = torch.zeros(1, 3, *size)
         with torch.no_grad():
             maps = backbone.eval().forward_intermediates(photo, intermediates_only=True)
-            detector = Detector(backbone, [tuple(each.shape[1:]) for each in maps], config["mean"], config["std"])
+            channels, shapes = backbone.num_features, [tuple(each.shape[1:]) for each in maps]
+            detector = Detector(backbone, channels, shapes, config["mean"], config["std"])
             shape = tuple(detector.features(photo).shape)
     except StageError:
         raise
@@ -156,10 +164,8 @@ def build(config: dict[str, Any]) -> Detector:
             f" {' '.join(repr(error).split())[:300]}."
             " Arguments of another network? -S '~train.backbone_args' leaves them out"
         ) from error
-    if len(shape) != 4 or shape[1] != backbone.num_features:
-        raise StageError(
-            f"train.backbone '{name}' gives features {shape}, not N x {backbone.num_features} x h x w: choose another"
-        )
+    if len(shape) != 4 or shape[1] != channels:
+        raise StageError(f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose another")
     return detector
 
 

@@ -20,7 +20,7 @@ REPORT: dict[str, Any] = json.loads((REPO / "reports/cifake/dataset.json").read_
 
 
 def _parts(folder: Path) -> dict[str, ImageSet]:
-    return {part: load_images(folder / f"build/dataset/{part}.safetensors") for part in PARTS}
+    return {part: load_images(folder / f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
 
 
 def test_the_report_in_git_adds_up() -> None:
@@ -45,7 +45,7 @@ def test_the_stages_find_again_what_the_report_says(cifake: Path) -> None:
     assert found["train"]["ai_generated"] == {"images": 50_000, "surplus_copies": 920}
     assert found["test"]["ai_generated"] == {"images": 10_000, "surplus_copies": 38}
     for part, said in REPORT["splits"].items():
-        assert sha256_file(cifake / f"build/dataset/{part}.safetensors") == said["sha256"]
+        assert sha256_file(cifake / f"build/cifake/dataset/{part}.safetensors") == said["sha256"]
 
 
 @pytest.mark.slow

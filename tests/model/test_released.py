@@ -19,10 +19,10 @@ from stages.common import load_params
 from stages.data.image_sets import load_images
 from stages.data.synthetic import synthetic_images
 from stages.evaluation import robustness as changes
-from stages.evaluation.gates import Measured, refusals
 from stages.evaluation.ood import ood_figures
 from stages.paths import ModelFolder, ModelPaths
 from stages.release import ReleaseParams
+from stages.releasing.gates import Measured, refusals
 
 REPO = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in (REPO / "models").glob("*/card.json"))
@@ -71,7 +71,7 @@ def test_the_released_files_fit_together(folder: ModelFolder) -> None:
 def test_the_released_model_passes_the_gates_of_a_release(folder: ModelFolder) -> None:
     """The one list of gates, on the figures that it was released by: those of validation."""
     card, paths = read_card(folder.path), ModelPaths(folder.path.name)
-    gates = load_params("release", ReleaseParams, REPO / "params.yaml")
+    gates = load_params("release", ReleaseParams, folder.path.name, REPO / "params.yaml")
     assessment = json.loads((REPO / paths.assessment).read_text(encoding="utf-8"))
     measured = Measured(card, card.released.validation, assessment, folder.model.stat().st_size / 1e6)
     assert refusals(gates, measured) == []

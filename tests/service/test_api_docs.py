@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from service.settings import ROOT
-from tests.service.conftest import is_ready, serving
-from tests.service.test_prediction_log import wait_for
+from tests.support.server import is_ready, serving
+from tests.support.waiting import wait_for
 
 DOCS = ROOT / "docs" / "API.md"
 UPDATE = bool(os.environ.get("UPDATE_DOCS"))

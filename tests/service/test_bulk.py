@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-import httpx
 import pyarrow.parquet as pq
-import pytest
+from starlette.testclient import TestClient
 
-from tests.service.conftest import Server
-from tests.service.photos import BAD, GOOD
-from tests.service.signing import STRANGER, TRUSTED
+from tests.support.photos import BAD, GOOD
+from tests.support.server import released_model
+from tests.support.signing import STRANGER, TRUSTED
 from tools.score.__main__ import plan
 from tools.score.scorer import Scorer, part_name
 
 GENERATED = ["trainedAlgorithmicMedia"]
 SIGNERS = {"trusted": TRUSTED, "stranger": STRANGER}
-FIELDS = ("prediction", "probability", "confidence", "decision", "decided_by", "in_domain")
+FIELDS = (
+    "prediction", "probability", "confidence", "decision", "decided_by", "in_domain", "model", "model_version", "notes",
+)  # fmt: skip
 
 
-@pytest.mark.serve
-def test_a_catalogue_gets_what_the_service_answers(server: Server, client: httpx.Client, tmp_path: Path) -> None:
+def test_a_catalogue_gets_what_the_service_answers(client: TestClient, tmp_path: Path) -> None:
     files = {f"{name}.jpg": data for name, data in sorted(GOOD.items())}
     files |= {f"{name}.png": bad[0] for name, bad in sorted(BAD.items())}
     files |= {f"{authority}.jpg": make.sign(GOOD["jpeg"], "JPEG", GENERATED) for authority, make in SIGNERS.items()}
@@ -27,7 +27,7 @@ def test_a_catalogue_gets_what_the_service_answers(server: Server, client: httpx
         (tmp_path / "photos" / name).write_bytes(data)
     out = str(tmp_path / "out")
     plan(
-        str(tmp_path / "photos"), out, server.model, column="image", part_photos=100, alpha=0.01, ai_prior=0.5,
+        str(tmp_path / "photos"), out, released_model(), column="image", part_photos=100, alpha=0.01, ai_prior=0.5,
         trust_anchors=TRUSTED.anchors,
     )  # fmt: skip
     Scorer(out)({"part": [0]})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.settings import ROOT
-from tests.service.photos import encode, photo
-from tests.service.signing import STRANGER, TRUSTED, anchors_file, tampered
+from tests.support.photos import encode, photo
+from tests.support.signing import STRANGER, TRUSTED, anchors_file, tampered
 
 GENERATED = ["trainedAlgorithmicMedia"]
 JPEG = encode(photo(64, 48), "JPEG")

@@ -17,8 +17,8 @@ from c2pa import Context, Reader
 from service.photo import manifests
 from service.photo.credentials import CredentialReader, _credential, library_state
 from service.settings import load_settings
-from tests.service.photos import GOOD, encode, photo
-from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, VOCABULARY, Authority, tampered
+from tests.support.photos import GOOD, encode, photo
+from tests.support.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, VOCABULARY, Authority, tampered
 
 GENERATED = ["trainedAlgorithmicMedia"]
 PARTLY = ["compositeWithTrainedAlgorithmicMedia"]

@@ -7,7 +7,7 @@ import pytest
 from service.models import decision
 from service.models.card import Card
 from service.models.decision import Thresholds, decide
-from tests.service import tiny_model
+from tests.support import tiny_model
 
 CARD = Card.model_validate(tiny_model.CARD)
 LIMITS = Thresholds(flag=0.8, clear=0.2)

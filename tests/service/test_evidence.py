@@ -4,55 +4,23 @@ import struct
 import zlib
 from typing import Any
 
-import httpx
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from starlette.testclient import TestClient
 
-from service.models.decision import Decision
+from service.models.decision import Decision, with_evidence
 from service.models.detector import Detector
-from service.models.judgement import with_evidence
-from service.photo.credentials import Credential, Status
-from service.photo.manifests import Saying, Version
-from tests.service import marked
-from tests.service.conftest import Server
-from tests.service.photos import chunk, encode, photo, with_chunk
-from tests.service.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, tampered
+from service.photo.provenance import Credential, CredentialStatus, CredentialVersion, Saying
+from tests.support.marked import MARKED, XMP
+from tests.support.photos import chunk, encode, photo, with_chunk
+from tests.support.server import released_model
+from tests.support.signing import IDENTITY, MIME, ODD, STRANGER, TRUSTED, tampered
 
-XMP = marked.xmp(element=True, Iptc4xmpExt_DigitalSourceType=f"{marked.IPTC}trainedAlgorithmicMedia")
 GENERATED = ["trainedAlgorithmicMedia"]
 JPEG, PNG, WEBP = (encode(photo(), kind) for kind in ("JPEG", "PNG", "WEBP"))
 
 
-def png_with(key: str) -> bytes:
-    """Return a PNG with a text chunk."""
-    text = PngInfo()
-    text.add_text(key, "a shoe on a table, Steps: 20" if key == "parameters" else "{}")
-    return encode(photo(), pnginfo=text)
-
-
-def software(name: str) -> bytes:
-    """Return a JPEG whose EXIF block names a program."""
-    exif = Image.Exif()
-    exif[0x0131] = name
-    return encode(photo(), "JPEG", exif=exif)
-
-
-MARKED = {
-    "web_ui": (png_with("parameters"), "png:parameters (Stable Diffusion web UI)"),
-    "comfyui": (png_with("workflow"), "png:workflow (ComfyUI)"),
-    "exif": (software("Midjourney v7"), "exif:midjourney"),
-    "xmp": (encode(photo(), "WEBP", xmp=XMP), "iptc:trainedAlgorithmicMedia"),
-    "xmp_parts": (
-        encode(photo(), "JPEG", xmp=XMP.replace(b"trained", b"compositeWithTrained")),
-        "iptc:compositeWithTrainedAlgorithmicMedia",
-    ),
-}
-
-
-@pytest.mark.serve
 @pytest.mark.parametrize("name", MARKED)
-def test_a_marker_is_told_and_changes_nothing(client: httpx.Client, name: str) -> None:
+def test_a_marker_is_told_and_changes_nothing(client: TestClient, name: str) -> None:
     data, marker = MARKED[name]
     answer = ask(client, data)
     provenance = answer["provenance"]
@@ -61,9 +29,8 @@ def test_a_marker_is_told_and_changes_nothing(client: httpx.Client, name: str) -
     assert answer["decided_by"] == "pixels"
 
 
-@pytest.mark.serve
 @pytest.mark.parametrize("kind", MIME)
-def test_a_valid_credential_that_declares_ai_flags(client: httpx.Client, kind: str) -> None:
+def test_a_valid_credential_that_declares_ai_flags(client: TestClient, kind: str) -> None:
     plain = encode(photo(), kind)
     before, answer = ask(client, plain), ask(client, TRUSTED.sign(plain, kind, GENERATED))
     assert before["decision"] != "flag"
@@ -81,8 +48,7 @@ def test_a_valid_credential_that_declares_ai_flags(client: httpx.Client, kind: s
     }  # fmt: skip
 
 
-@pytest.mark.serve
-def test_ai_over_an_unsigned_photo_decides(client: httpx.Client) -> None:
+def test_ai_over_an_unsigned_photo_decides(client: TestClient) -> None:
     generated = ask(client, TRUSTED.sign(JPEG, "JPEG", GENERATED, JPEG, action="c2pa.edited"))
     assert (generated["decision"], generated["decided_by"]) == ("flag", "credential")
     plain = ask(client, JPEG)
@@ -94,8 +60,7 @@ def test_ai_over_an_unsigned_photo_decides(client: httpx.Client) -> None:
     assert filled["decision"] == ("review" if plain["decision"] == "clear" else plain["decision"])
 
 
-@pytest.mark.serve
-def test_no_other_credential_does(client: httpx.Client) -> None:
+def test_no_other_credential_does(client: TestClient) -> None:
     decision = ask(client, JPEG)["decision"]
     files = {
         "untrusted": STRANGER.sign(JPEG, "JPEG", GENERATED),
@@ -128,10 +93,10 @@ def test_no_other_credential_does(client: httpx.Client) -> None:
     ],
 )
 def test_what_a_credential_makes_of_a_decision(
-    status: Status, decides: Saying | None, becomes: tuple[str, ...]
+    status: CredentialStatus, decides: Saying | None, becomes: tuple[str, ...]
 ) -> None:
     before: tuple[Decision, ...] = ("clear", "review", "flag")
-    credential = Credential(status, versions=(Version("active", "valid", decides=decides),))
+    credential = Credential(status, versions=(CredentialVersion("active", "valid", decides=decides),))
     assert tuple(with_evidence(each, credential, False)[0] for each in before) == becomes
     assert tuple(with_evidence(each, None, False)[0] for each in before) == before
 
@@ -141,7 +106,7 @@ def test_a_mark_turns_clear_into_review_where_it_is_to() -> None:
     assert [with_evidence(each, None, True) for each in before] == [
         ("review", "mark"), ("review", "pixels"), ("flag", "pixels"),
     ]  # fmt: skip
-    generated = Credential("valid", versions=(Version("active", "valid", decides="generated"),))
+    generated = Credential("valid", versions=(CredentialVersion("active", "valid", decides="generated"),))
     assert [with_evidence(each, generated, True)[1] for each in before] == ["credential", "credential", "pixels"]
 
 
@@ -223,9 +188,8 @@ MALFORMED: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.serve
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_metadata_do_no_harm(client: httpx.Client, server: Server, name: str) -> None:
+def test_malformed_metadata_do_no_harm(client: TestClient, name: str) -> None:
     answer = client.post("/predict", files={"file": MALFORMED[name]})
     assert answer.status_code in {200, 413, 422}, answer.text
     if answer.status_code == 200:
@@ -233,23 +197,22 @@ def test_malformed_metadata_do_no_harm(client: httpx.Client, server: Server, nam
         assert body["decided_by"] == "pixels"
         status = (body["provenance"]["c2pa"] or {"status": None})["status"]
         assert status in {None, "invalid", "untrusted", "unreadable"}
-    assert ask(client, PNG)["probability"] == pytest.approx(_plain(server), abs=1e-5)
-    assert server.starts() == 2
+    assert ask(client, PNG)["probability"] == pytest.approx(_plain(), abs=1e-5)
 
 
 def test_there_are_thirty_of_them() -> None:
     assert len(MALFORMED) >= 30
 
 
-def _plain(server: Server) -> float:
+def _plain() -> float:
     from service.photo import decode
 
-    detector = Detector(server.model)
+    detector = Detector(released_model())
     pixels = detector.prepare(decode(PNG).image)
     return float(detector.score(pixels[None]).probability[0])
 
 
-def ask(client: httpx.Client, data: bytes) -> dict[str, Any]:
+def ask(client: TestClient, data: bytes) -> dict[str, Any]:
     """Return the answer for a file."""
     answer = client.post("/predict", files={"file": data})
     assert answer.status_code == 200, answer.text

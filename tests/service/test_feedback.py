@@ -1,67 +1,65 @@
-"""Moderators' verdicts over real HTTP."""
+"""Moderators' verdicts over HTTP."""
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
-from tests.service.conftest import Server
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error, then_good  # noqa: F401 - a fixture
+from tests.support.http import is_error
+from tests.support.photos import GOOD
 
-pytestmark = [pytest.mark.serve, pytest.mark.usefixtures("then_good")]
+pytestmark = pytest.mark.usefixtures("then_good")
 
 
-def say(client: httpx.Client, request_id: str, label: str) -> httpx.Response:
+def say(client: TestClient, request_id: str, label: str) -> httpx.Response:
     """Say what the photo of an earlier answer is."""
     return client.post("/feedback", json={"request_id": request_id, "label": label})
 
 
-def kept(server: Server, request_id: str) -> list[tuple[str, str | None]]:
+def kept(log_file: Path, request_id: str) -> list[tuple[str, str | None]]:
     """Return the labels kept for a prediction, and by which key."""
-    with sqlite3.connect(server.output.with_name("predictions.db")) as database:
+    with sqlite3.connect(log_file) as database:
         query = "select label, api_key from feedback where request_id = ? order by id"
         return database.execute(query, (request_id,)).fetchall()
 
 
 @pytest.mark.parametrize("label", ["real", "ai_generated"])
-def test_feedback_is_taken_right_after_the_answer_and_kept(client: httpx.Client, server: Server, label: str) -> None:
-    for _ in range(4):  # either worker may answer, before the other has written the prediction
-        told = httpx.post(f"{server.url}/predict", files={"file": GOOD["png"]}, timeout=60).json()
-        answer = httpx.post(
-            f"{server.url}/feedback", json={"request_id": told["request_id"], "label": label}, timeout=60
-        )
-        assert answer.status_code == 200, answer.text
-        assert answer.json() == {
-            "prediction_id": told["request_id"],
-            "prediction": told["prediction"],
-            "label": label,
-            "agrees": told["prediction"] == label,
-            "request_id": answer.headers["X-Request-ID"],
-        }
-        assert kept(server, told["request_id"]) == [(label, None)]
+def test_feedback_is_taken_right_after_the_answer_and_kept(client: TestClient, log_file: Path, label: str) -> None:
+    told = client.post("/predict", files={"file": GOOD["png"]}).json()
+    answer = say(client, told["request_id"], label)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "prediction_id": told["request_id"],
+        "prediction": told["prediction"],
+        "label": label,
+        "agrees": told["prediction"] == label,
+        "request_id": answer.headers["X-Request-ID"],
+    }
+    assert kept(log_file, told["request_id"]) == [(label, None)]
 
 
-def test_said_again_both_are_kept_in_order(client: httpx.Client, server: Server) -> None:
+def test_said_again_both_are_kept_in_order(client: TestClient, log_file: Path) -> None:
     request_id = client.post("/predict", files={"file": GOOD["png"]}).json()["request_id"]
     assert say(client, request_id, "real").status_code == 200
     assert say(client, request_id, "ai_generated").status_code == 200
-    assert [label for label, _ in kept(server, request_id)] == ["real", "ai_generated"]
+    assert [label for label, _ in kept(log_file, request_id)] == ["real", "ai_generated"]
 
 
-def test_an_item_of_a_batch_has_an_id_of_its_own(client: httpx.Client, server: Server) -> None:
+def test_an_item_of_a_batch_has_an_id_of_its_own(client: TestClient, log_file: Path) -> None:
     body = client.post("/predict/batch", files=[("files", GOOD["png"])] * 2).json()
     item = body["results"][1]["request_id"]
     assert say(client, item, "real").status_code == 200
-    assert len(kept(server, item)) == 1
+    assert len(kept(log_file, item)) == 1
     refused = say(client, body["request_id"], "real")
     assert is_error(refused, 404, "unknown_prediction")
     assert "batch" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("unknown", ["01M81YWJSJ51VK5SBFRPYH2ZSF", "x", "x:0", "a" * 128 + ":999"])
-def test_an_unknown_prediction_is_a_404(client: httpx.Client, unknown: str) -> None:
+def test_an_unknown_prediction_is_a_404(client: TestClient, unknown: str) -> None:
     assert is_error(say(client, unknown, "real"), 404, "unknown_prediction")
 
 
@@ -93,12 +91,12 @@ BODIES: dict[str, tuple[dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_every_bad_body_is_refused(client: httpx.Client, name: str) -> None:
+def test_every_bad_body_is_refused(client: TestClient, name: str) -> None:
     request, status = BODIES[name]
     assert is_error(client.post("/feedback", **request), status)
 
 
-def test_an_earlier_answer_is_found_with_the_thresholds_of_its_time(client: httpx.Client) -> None:
+def test_an_earlier_answer_is_found_with_the_thresholds_of_its_time(client: TestClient) -> None:
     told = client.post("/predict", files={"file": GOOD["png"]}).json()
     limits = client.get("/model").json()["thresholds"]
     assert say(client, told["request_id"], "real").status_code == 200

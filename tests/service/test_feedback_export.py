@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from client import Client
 from service.feedback import COLUMNS, disagreement, reviewed, slices
 from service.log.prediction_log import PredictionLog
 from stages.data.own_photos import own_photos
-from tests.service.conftest import ROOT, Server
-from tests.service.photos import encode, photo
-from tests.service.test_prediction_log import row, wait_for
+from tests.support.log_rows import row
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, Server
+from tests.support.waiting import wait_for
 
 DOCS = ROOT / "docs" / "FEEDBACK.md"
 
@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> PredictionLog:
     made = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
     made.add([row(number, prediction="real" if number % 2 else "ai_generated") for number in range(6)])
     made.add([row(6, credential="valid", in_domain=True, width=32, height=32, decision="flag", probability=0.999)])
-    wait_for(lambda: len(made.recent("1.0.0", 10)) == 7)
+    wait_for(lambda: len(made.recent("cifake", "1.0.0", 10)) == 7)
     for number, label in ((0, "real"), (1, "real"), (2, "real"), (0, "ai_generated"), (3, "ai_generated"), (6, "real")):
         made.add_feedback(f"request-{number}", label, "ann" if number else None)
     return made
@@ -88,7 +88,7 @@ def test_the_command_line(log: PredictionLog, tmp_path: Path) -> None:
 
 
 @pytest.mark.serve
-def test_from_a_verdict_to_an_own_photo(server: Server, client: httpx.Client, tmp_path: Path) -> None:
+def test_from_a_verdict_to_an_own_photo(server: Server, tmp_path: Path) -> None:
     """docs/FEEDBACK.md, step by step."""
     (tmp_path / "catalogue").mkdir()
     labels = {"shoe-4711-1": "real", "shoe-4711-2": "real", "cup-12-1": "ai_generated"}

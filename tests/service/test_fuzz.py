@@ -23,9 +23,9 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from service.photo import MAX_PIXELS, MIN_SIDE, ImageError, decode, marks
-from tests.service import marked
-from tests.service.photos import BAD, GOOD, chunk, encode, photo
-from tests.service.profiles import cmyk_profile, grey_profile, matrix_profile
+from tests.support import marked
+from tests.support.photos import BAD, GOOD, chunk, encode, photo
+from tests.support.profiles import cmyk_profile, grey_profile, matrix_profile
 
 CASES = int(os.environ.get("FUZZ_CASES", "5000"))
 MEMORY = 640 * 2**20  # bytes; a photo of MAX_PIXELS with transparency takes six copies of 4 bytes a pixel

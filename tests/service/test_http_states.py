@@ -1,64 +1,62 @@
-"""The service's states over real HTTP: no model, a fresh log, a killed worker."""
+"""The service's states: no model, a fresh log, a killed worker."""
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service.conftest import Server, is_ready, released_model, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
-
-pytestmark = pytest.mark.serve
+from tests.support.http import in_process, is_error
+from tests.support.photos import GOOD
+from tests.support.server import is_ready, serving
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_without_a_model_the_service_lives_and_says_so(tmp_path: Path, tiny: Path, damage: str) -> None:
+def test_without_a_model_the_service_lives_and_says_so(
+    tmp_path: Path, tiny: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "model.onnx"
     if damage == "truncated":
         path.write_bytes(tiny.read_bytes()[:1000])
+    with in_process(tmp_path, model_path=path) as client:
+        for route, field in (("/predict", "file"), ("/predict/explain", "file"), ("/predict/batch", "files")):
+            assert is_error(client.post(route, files={field: GOOD["png"]}), 503, "model_not_loaded")
+        assert is_error(client.get("/model"), 503, "model_not_loaded")
+        assert is_error(client.get("/drift"), 503, "monitor_off")
+        body = client.get("/health").json()
+        assert (body["status"], body["model_loaded"], body["model_version"]) == ("unhealthy", False, "unknown")
+    (line,) = (record for record in caplog.records if str(path) in record.getMessage())
+    assert "MODELS" in line.getMessage()
+    assert line.exc_info is None
+
+
+@pytest.mark.serve
+def test_probes_tell_a_service_without_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
     with (
         serving(tmp_path, lambda answer: answer.status_code == 503, MODEL_PATH=str(path)) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         assert is_error(client.get("/readyz"), 503)
-        for route, field in (("/predict", "file"), ("/predict/explain", "file"), ("/predict/batch", "files")):
-            assert is_error(client.post(route, files={field: GOOD["png"]}), 503, "model_not_loaded")
-        assert is_error(client.get("/model"), 503, "model_not_loaded")
-        assert is_error(client.get("/drift"), 503, "monitor_off")
         assert client.get("/livez").status_code == 200
-        assert "aidetect_model_loaded 0.0" in client.get("/metrics").text
-        body = client.get("/health").json()
-        assert (body["status"], body["model_loaded"], body["model_version"]) == ("unhealthy", False, "unknown")
+        assert 'aidetect_model_loaded{model="MODEL_PATH"} 0.0' in client.get("/metrics").text
         lines = [line for line in server.printed().splitlines() if str(path) in line]
         assert len(lines) == 2, lines  # one a worker
-        assert all("MODEL_PATH" in line for line in lines)
         assert "Traceback" not in server.printed()
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The released model with an empty log."""
-    with serving(tmp_path_factory.mktemp("fresh"), is_ready, MONITOR="true") as server:
-        yield server
-
-
-def test_a_killed_worker_comes_back_and_leaves_no_ghost(fresh: Server) -> None:
-    workers = fresh.workers()
-    assert len(workers) == 2
-    before = httpx.get(f"{fresh.url}/health", timeout=60).json()["predictions_total"]
-    os.kill(workers[0], signal.SIGKILL)
-    wait_for(lambda: fresh.starts() == 3)
-    for _ in range(10):
-        assert httpx.post(f"{fresh.url}/predict", files={"file": GOOD["png"]}, timeout=60).status_code == 200
-    body = httpx.get(f"{fresh.url}/health", timeout=60).json()
-    assert body["active_requests"] == 1
-    assert body["predictions_total"] == before + 10
-
-
-def test_the_released_model_is_what_is_served() -> None:
-    assert released_model().is_file()
+@pytest.mark.serve
+def test_a_killed_worker_comes_back_and_leaves_no_ghost(tmp_path: Path) -> None:
+    with serving(tmp_path, is_ready, MONITOR="true") as server:
+        workers = server.workers()
+        assert len(workers) == 2
+        before = httpx.get(f"{server.url}/health", timeout=60).json()["predictions_total"]
+        os.kill(workers[0], signal.SIGKILL)
+        wait_for(lambda: server.starts() == 3)
+        for _ in range(10):
+            assert httpx.post(f"{server.url}/predict", files={"file": GOOD["png"]}, timeout=60).status_code == 200
+        body = httpx.get(f"{server.url}/health", timeout=60).json()
+        assert body["active_requests"] == 1
+        assert body["predictions_total"] == before + 10

@@ -6,7 +6,7 @@ from PIL import Image
 
 from service.models import images
 from service.photo import ImageError, decode
-from tests.service.photos import BAD, GOOD, encode, photo
+from tests.support.photos import BAD, GOOD, encode, photo
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -1,6 +1,5 @@
 """Too much, too slow, gone, told to end, killed: what the service does under each."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -16,16 +15,11 @@ import httpx
 import psutil
 import pytest
 from PIL import Image
-from starlette.types import Message
 
-from service.http.errors import ApiError
-from service.http.uploads import Upload, Uploads
-from service.http.work_queue import Slots
-from service.settings import Settings
-from tests.service.conftest import Server, is_ready, read_answer, serving
-from tests.service.photos import GOOD, encode, photo
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import GOOD, encode, photo
+from tests.support.server import Server, is_ready, read_answer, serving
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 
@@ -83,43 +77,6 @@ def test_a_batch_holds_one_large_photo_at_a_time(narrow: Server) -> None:
             time.sleep(0.02)
     assert asked.result().json()["successful"] == 20
     assert most < 1_000_000_000  # 20 of them took 2.7 GB
-
-
-def test_a_turn_that_does_not_come_is_a_503() -> None:
-    async def ask() -> ApiError:
-        slots = Slots(threads=1, most=2, seconds=0.05)
-        release = threading.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(slots.run(release.wait))
-            await asyncio.sleep(0)
-            with pytest.raises(ApiError) as caught:
-                await slots.run(lambda: None)
-            release.set()
-        assert await slots.run(lambda: "room again") == "room again"
-        return caught.value
-
-    error = asyncio.run(ask())
-    assert (error.status_code, error.error) == (503, "too_busy")
-
-
-def test_more_bytes_than_fit_are_refused_and_forgotten() -> None:
-    async def send() -> None:
-        uploads = Uploads(Settings(max_buffered_bytes=60 * 2**20))
-        scope = {"path": "/predict/batch", "headers": [(b"content-length", b"50000000")]}
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"0" * 40 * 2**20, "more_body": True}
-
-        first, second = (Upload(uploads, scope, receive) for _ in range(2))
-        await first.receive()
-        with pytest.raises(ApiError) as caught:
-            await second.receive()
-        assert (caught.value.status_code, caught.value.headers) == (503, {"Retry-After": "1"})
-        first.close()
-        second.close()
-        await Upload(uploads, scope, receive).receive()
-
-    asyncio.run(send())
 
 
 @pytest.mark.parametrize("pace", ["silent", "trickling"])

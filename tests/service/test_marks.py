@@ -11,10 +11,10 @@ from PIL.PngImagePlugin import PngImageFile
 
 from service.photo import decode, marks, xmp
 from service.photo.marks import Mark
-from tests.service import marked
-from tests.service.marked import CONTAINERS, IPTC
-from tests.service.photos import GOOD, chunk, encode, photo
-from tests.service.signing import STRANGER
+from tests.support import marked
+from tests.support.marked import CONTAINERS, IPTC
+from tests.support.photos import GOOD, chunk, encode, photo
+from tests.support.signing import STRANGER
 
 UUID = "4800156b-8880-4786-9056-7ca3da449d8c"
 STEPS = "a shoe on a table\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64"

@@ -9,9 +9,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import BAD, GOOD, encode, photo
-from tests.service.test_prediction_log import wait_for
+from tests.support.photos import BAD, GOOD, encode, photo
+from tests.support.server import Server, is_ready, serving
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 

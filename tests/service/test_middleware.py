@@ -12,8 +12,9 @@ import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from service.http.middleware import Contract, new_request_id
+from service.http.middleware import ContractMiddleware, new_request_id
 from service.http.patches import must_start, no_timers
+from service.http.routing import RouteTable
 from service.settings import Settings
 
 
@@ -26,7 +27,7 @@ def test_a_failure_is_a_500_of_the_one_shape_and_keeps_its_reason_to_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(Contract(failing, Settings()))
+        transport = httpx.ASGITransport(ContractMiddleware(failing, Settings(), RouteTable([])))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.get("/predict", headers={"X-Request-ID": "mine"})
 

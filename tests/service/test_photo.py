@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from service.photo import ImageError, decode
 from service.photo.formats import brands, format_of
-from tests.service.photos import GOOD, encode, lossless_jpeg, photo
-from tests.service.profiles import cmyk_profile, grey_profile, matrix_profile
+from tests.support.photos import GOOD, encode, lossless_jpeg, photo
+from tests.support.profiles import cmyk_profile, grey_profile, matrix_profile
 
 LOSSLESS: dict[str, dict[str, Any]] = {  # or nearly so
     "JPEG": {"quality": 100, "subsampling": 0},
@@ -175,7 +175,7 @@ def test_a_limit_above_pillows_own_is_kept() -> None:
     ("jpeg_12_bit", "12 bits a sample"), ("jpeg_hierarchical", "SOF5"), ("jpeg_two_components", "2 colour components"),
 ])  # fmt: skip
 def test_a_jpeg_of_a_kind_that_is_not_decoded_is_not_called_corrupt(name: str, words: str) -> None:
-    from tests.service.photos import BAD
+    from tests.support.photos import BAD
 
     with pytest.raises(ImageError, match=words) as caught:
         decode(BAD[name][0])

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from service import metrics, predict
-from service.http.state import Worker, start_worker
+from service.http.state import AppState, start_worker
 from service.models.detector import Detector, Scores
 from service.models.images import Uint8
 from service.photo import Photo, decode
 from service.predict import OUR_FAULT, predict_many, predict_one
 from service.settings import Settings
-from tests.service.photos import GOOD, encode, photo, with_chunk
-from tests.service.tiny_model import CARD, build
+from tests.support.photos import GOOD, encode, photo, with_chunk
+from tests.support.tiny_model import CARD, build
 
 POISON = encode(photo(seed=7))
 BATCH = [("a.png", GOOD["png"]), ("odd.png", POISON), ("b.jpg", GOOD["jpeg"])]
 
 
 @pytest.fixture
-def worker(tiny: Path, tmp_path: Path) -> Iterator[Worker]:
-    """A worker without its web face, on a tiny model."""
+def state(tiny: Path, tmp_path: Path) -> Iterator[AppState]:
+    """A worker's state without its HTTP, on a tiny model."""
     log = f"sqlite:///{tmp_path / 'log.db'}"
     started = start_worker(Settings(model_path=tiny, log_url=log, monitor=False))
     yield started
@@ -36,7 +36,7 @@ def refused(kind: str) -> float:
 
 
 def test_an_unexpected_failure_is_its_items_error(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    state: AppState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def read(data: bytes, **options: Any) -> Photo:
         if data == POISON:
@@ -46,7 +46,7 @@ def test_an_unexpected_failure_is_its_items_error(
     monkeypatch.setattr(predict, "decode", read)
     before = refused(OUR_FAULT)
     with caplog.at_level(logging.ERROR):
-        answer = predict_many(BATCH, "one", worker.loaded().detector, worker)
+        answer = predict_many(BATCH, "one", state.models(), state)
     assert [item.error_type for item in answer.results] == [None, OUR_FAULT, None]
     assert (answer.successful, answer.failed) == (2, 1)
     assert answer.results[2].probability is not None
@@ -54,12 +54,12 @@ def test_an_unexpected_failure_is_its_items_error(
     assert "photo one:1 could not be processed" in caplog.text
     assert "what nobody thought of" in caplog.text
     with pytest.raises(IndexError):
-        predict_one(POISON, "two", worker.loaded().detector, worker)
+        predict_one(POISON, "two", state.models(), state)
     assert refused(OUR_FAULT) == before + 2
 
 
-def test_a_photo_that_the_model_fails_on_fails_alone(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = worker.loaded().detector
+def test_a_photo_that_the_model_fails_on_fails_alone(state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = state.models()["cifake"]
     odd, whole = detector.prepare(decode(POISON).image), Detector.score
 
     def score(self: Detector, images: Uint8) -> Scores:
@@ -69,16 +69,16 @@ def test_a_photo_that_the_model_fails_on_fails_alone(worker: Worker, monkeypatch
 
     monkeypatch.setattr(Detector, "score", score)
     counted = metrics.total("aidetect_predictions_total", status="success")
-    answer = predict_many(BATCH, "one", detector, worker)
+    answer = predict_many(BATCH, "one", state.models(), state)
     assert [item.error_type for item in answer.results] == [None, OUR_FAULT, None]
     assert metrics.total("aidetect_predictions_total", status="success") == counted + 2
     assert answer.total_inference_time_ms > 0
 
 
-def test_a_lossless_jpeg_is_answered_among_others(worker: Worker) -> None:
+def test_a_lossless_jpeg_is_answered_among_others(state: AppState) -> None:
     """It was a 500, and took its batch along."""
     batch = [("a.png", GOOD["png"]), ("odd.jpg", GOOD["lossless_jpeg"])]
-    answer = predict_many(batch, "one", worker.loaded().detector, worker)
+    answer = predict_many(batch, "one", state.models(), state)
     assert answer.failed == 0
 
 
@@ -88,13 +88,13 @@ def test_a_mark_sends_to_a_person_where_that_is_asked(tmp_path: Path) -> None:
     said = {}
     for marks in ("show", "review"):
         log = f"sqlite:///{tmp_path / marks}.db"
-        worker = start_worker(Settings(model_path=model, log_url=log, monitor=False, ai_marks=marks))
-        detector = worker.loaded().detector
-        answers = (predict_one(encode(photo(seed=seed)), "x", detector, worker)[0] for seed in range(200))
+        state = start_worker(Settings(model_path=model, log_url=log, monitor=False, ai_marks=marks))
+        models = state.models()
+        answers = (predict_one(encode(photo(seed=seed)), "x", models, state)[0] for seed in range(200))
         seed = next(seed for seed, answer in enumerate(answers) if answer.decision == "clear")
         marked = with_chunk(encode(photo(seed=seed)), b"tEXt", b"parameters\0a shoe, Steps: 2, Sampler: Euler")
-        answer = predict_one(marked, "x", detector, worker)[0]
+        answer = predict_one(marked, "x", models, state)[0]
         assert answer.provenance.trust == "claimed"
         said[marks] = (answer.decision, answer.decided_by)
-        worker.log.close()
+        state.log.close()
     assert said == {"show": ("clear", "pixels"), "review": ("review", "mark")}

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import yaml
 
-from tests.service.conftest import ROOT, Server, await_answer, free_port, is_ready, serving
-from tests.service.photos import GOOD, encode, photo
-from tests.service.test_prediction_log import wait_for
+from tests.support.photos import GOOD, encode, photo
+from tests.support.server import ROOT, Server, await_answer, free_port, is_ready, serving
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 DASHBOARD = json.loads((ROOT / "ops/grafana/dashboards/photo-detector.json").read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,23 @@ import pytest
 from limits import parse
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
+from starlette.testclient import TestClient
 
 from service.http import rate_limits
-from service.http.rate_limits import WorkersMemory
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
+from service.http.rate_limits import SqliteStorage
+from tests.support.http import in_process, is_error
+from tests.support.photos import GOOD
+from tests.support.server import Server, is_ready, serving
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], WorkersMemory]:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], SqliteStorage]:
     """Makes storages as the workers of one service have them."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "shared"))
-    return WorkersMemory
+    return SqliteStorage
 
 
-def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], WorkersMemory]) -> None:
+def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], SqliteStorage]) -> None:
     async def count() -> None:
         first, second = (FixedWindowRateLimiter(memory()) for _ in range(2))
         limit = parse("3/second")
@@ -53,17 +55,24 @@ def test_two_workers_count_together_and_forget_in_time(memory: Callable[[], Work
     asyncio.run(count())
 
 
+def processes() -> ForkServerContext:
+    """Return a way to start processes that have this module at once, as the server that forks them has it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _start_often(folders: list[Path], together: Barrier) -> None:
     for folder in folders:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         together.wait(60)
-        WorkersMemory()
+        SqliteStorage()
 
 
 def test_workers_may_start_at_the_same_moment(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    arguments = [tmp_path / str(number) for number in range(200)], spawn.Barrier(2)
-    workers = [spawn.Process(target=_start_often, args=arguments) for _ in range(2)]
+    context = processes()
+    arguments = [tmp_path / str(number) for number in range(200)], context.Barrier(2)
+    workers = [context.Process(target=_start_often, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -71,7 +80,7 @@ def test_workers_may_start_at_the_same_moment(tmp_path: Path) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
-def test_what_is_over_is_swept_away(memory: Callable[[], WorkersMemory]) -> None:
+def test_what_is_over_is_swept_away(memory: Callable[[], SqliteStorage]) -> None:
     async def count() -> None:
         storage = memory()
         for number in range(100):
@@ -95,12 +104,12 @@ def _hold_the_lock(folder: Path, holds: Event, let_go: Event) -> None:
 
 
 @pytest.fixture
-def writing(memory: Callable[[], WorkersMemory], tmp_path: Path) -> Iterator[Event]:
+def writing(memory: Callable[[], SqliteStorage], tmp_path: Path) -> Iterator[Event]:
     """Another process that is in the midst of writing until the event is set."""
     memory()  # makes the table
-    spawn = multiprocessing.get_context("spawn")
-    holds, let_go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold_the_lock, args=(tmp_path / "shared", holds, let_go))
+    context = processes()
+    holds, let_go = context.Event(), context.Event()
+    other = context.Process(target=_hold_the_lock, args=(tmp_path / "shared", holds, let_go))
     other.start()
     assert holds.wait(60)
     yield let_go
@@ -109,7 +118,7 @@ def writing(memory: Callable[[], WorkersMemory], tmp_path: Path) -> Iterator[Eve
     assert other.exitcode == 0
 
 
-CALLS: dict[str, Callable[[WorkersMemory], Coroutine[Any, Any, Any]]] = {
+CALLS: dict[str, Callable[[SqliteStorage], Coroutine[Any, Any, Any]]] = {
     "incr": lambda storage: storage.incr("client", expiry=60),
     "clear": lambda storage: storage.clear("client"),
     "reset": lambda storage: storage.reset(),
@@ -118,7 +127,7 @@ CALLS: dict[str, Callable[[WorkersMemory], Coroutine[Any, Any, Any]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_the_event_loop_goes_on_while_another_worker_writes(
-    memory: Callable[[], WorkersMemory], writing: Event, monkeypatch: pytest.MonkeyPatch, name: str
+    memory: Callable[[], SqliteStorage], writing: Event, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """As long as the other one holds the lock; the count is right when it lets go."""
     monkeypatch.setattr(rate_limits, "_LOCK_SECONDS", 60)
@@ -138,7 +147,7 @@ def test_the_event_loop_goes_on_while_another_worker_writes(
 
 
 def test_a_lock_that_is_never_let_go_of_is_an_error_and_the_event_loop_went_on(
-    memory: Callable[[], WorkersMemory], writing: Event
+    memory: Callable[[], SqliteStorage], writing: Event
 ) -> None:
     async def count() -> int:
         storage = memory()
@@ -156,7 +165,7 @@ def test_a_lock_that_is_never_let_go_of_is_an_error_and_the_event_loop_went_on(
 
 def _count_often(folder: Path, together: Barrier) -> None:
     async def count() -> None:
-        storage = WorkersMemory()
+        storage = SqliteStorage()
         together.wait(60)
         await asyncio.gather(*(storage.incr("client", expiry=3600) for _ in range(500)))
 
@@ -166,16 +175,16 @@ def _count_often(folder: Path, together: Barrier) -> None:
 
 
 def test_no_count_is_lost_between_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    together = spawn.Barrier(2)
-    workers = [spawn.Process(target=_count_often, args=(tmp_path, together)) for _ in range(2)]
+    context = processes()
+    together = context.Barrier(2)
+    workers = [context.Process(target=_count_often, args=(tmp_path, together)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    assert asyncio.run(WorkersMemory().get("client")) == 1000
+    assert asyncio.run(SqliteStorage().get("client")) == 1000
 
 
 @pytest.fixture(scope="module")
@@ -237,27 +246,17 @@ def test_one_ipv6_network_is_one_client(limited: Server) -> None:
     assert ask(limited, "2001:db8:0:2::1").status_code == 200
 
 
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service with keys and without a proxy that it believes."""
-    settings: dict[str, Any] = {
-        "RATE_LIMITS": "true",
-        "RATE_LIMIT_PREDICT": "3/hour",
-        "API_KEYS": "one:first,two:second",
-    }
-    with serving(tmp_path_factory.mktemp("keyed"), is_ready, **settings) as server:
-        yield server
-
-
-@pytest.mark.serve
-def test_keys_have_a_count_each_wherever_they_ask_from(keyed: Server) -> None:
+def test_keys_have_a_count_each_wherever_they_ask_from(memory: Callable[[], SqliteStorage], tmp_path: Path) -> None:
     def ask_as(key: str, address: str) -> int:
         headers = {"X-API-Key": key, "X-Forwarded-For": address}
-        return httpx.post(f"{keyed.url}/predict", files={"file": GOOD["png"]}, headers=headers, timeout=60).status_code
+        return client.post("/predict", files={"file": GOOD["png"]}, headers=headers).status_code
 
-    assert [ask_as("first", f"192.0.2.{number}") for number in range(5)] == [200, 200, 200, 429, 429]
-    assert ask_as("second", "192.0.2.0") == 200
-    assert ask_as("wrong", "192.0.2.0") == 401
+    rates = {"rate_limits": True, "rate_limit_predict": "3/hour", "api_keys": "one:first,two:second"}
+    with in_process(tmp_path, **rates) as client:
+        answers = [ask_as("first", f"192.0.2.{number}") for number in range(5)]
+        assert answers == [200, 200, 200, 429, 429]
+        assert ask_as("second", "192.0.2.0") == 200
+        assert ask_as("wrong", "192.0.2.0") == 401
 
 
 @pytest.mark.serve
@@ -267,6 +266,5 @@ def test_a_forwarded_address_is_not_believed_from_anyone(server: Server) -> None
     assert server.request(answer)["client"] == "127.0.0.1"
 
 
-@pytest.mark.serve
-def test_without_production_nothing_is_limited(server: Server) -> None:
-    assert {ask(server, "192.0.2.1").status_code for _ in range(40)} == {200}
+def test_without_production_nothing_is_limited(client: TestClient) -> None:
+    assert {client.post("/predict", files={"file": GOOD["png"]}).status_code for _ in range(40)} == {200}

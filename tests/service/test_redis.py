@@ -12,10 +12,10 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service.conftest import Server, free_port, is_ready, serving
-from tests.service.photos import GOOD
-from tests.service.test_http import is_error
-from tests.service.test_prediction_log import wait_for
+from tests.support.http import is_error
+from tests.support.photos import GOOD
+from tests.support.server import Server, free_port, is_ready, serving
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.serve
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.conftest import Server, is_ready, serving
-from tests.service.photos import BAD, GOOD
+from tests.support.photos import BAD, GOOD
+from tests.support.server import Server, is_ready, serving
 
 pytestmark = pytest.mark.serve
 

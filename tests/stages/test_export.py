@@ -18,6 +18,7 @@ from stages.data.synthetic import synthetic_images
 from stages.evaluation.scoring import open_detector
 from stages.exporting.calibration import above, conformal_threshold
 from stages.exporting.inference_graph import InferenceGraph
+from stages.paths import ModelFolder
 from stages.training.model import load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
@@ -26,8 +27,11 @@ REPO = Path(__file__).resolve().parents[2]
 def models(trained) -> dict[str, tuple[Path, Path]]:
     """The tiny model of these tests, and the released one."""
     return {
-        "tiny": (trained.path / "build/model.onnx", trained.path / "models/cifake/checkpoint.safetensors"),
-        "released": (REPO / "models/cifake/model.onnx", REPO / "models/cifake/checkpoint.safetensors"),
+        name: (folder.model, folder.checkpoint)
+        for name, folder in {
+            "tiny": ModelFolder(trained.path / trained.files.candidate.path),
+            "released": ModelFolder(REPO / "models/cifake"),
+        }.items()
     }
 
 
@@ -68,11 +72,11 @@ def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
 
 @pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(trained, workspace) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/model.onnx")
+    before = sha256_file("build/cifake/candidate/model.onnx")
     assert (result := workspace.run("export")).returncode == 0, result.stderr
-    assert sha256_file("build/model.onnx") == before
+    assert sha256_file("build/cifake/candidate/model.onnx") == before
 
 
 def test_the_file_says_what_it_is(trained) -> None:
@@ -85,7 +89,7 @@ def test_the_file_says_what_it_is(trained) -> None:
     assert card.labels == ("real", "ai_generated")
     assert card.checkpoint_sha256 == sha256_file(checkpoint)
     assert RESIZES[card.input.resize] is resize  # with which preprocess made what it learned from
-    assert card.data.digest == sha256_file(trained.path / "build/dataset/train.safetensors")
+    assert card.data.digest == sha256_file(trained.path / "build/cifake/dataset/train.safetensors")
     assert card.domain.geometry.max_width == 32
     assert card.params["train"]["epochs"] == 2
     assert set(card.thresholds.flag) == {0.05, 0.01, 0.005, 0.001}
@@ -112,13 +116,13 @@ def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) 
 
 @pytest.mark.slow
 def test_export_without_a_sound_checkpoint_leaves_the_earlier_file(trained, workspace) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/model.onnx")
-    checkpoint = Path("models/cifake/checkpoint.safetensors")
+    before = sha256_file("build/cifake/candidate/model.onnx")
+    checkpoint = Path("build/cifake/candidate/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
     workspace.refuses("export", "checkpoint.safetensors", "restore it from git")
-    assert sha256_file("build/model.onnx") == before
+    assert sha256_file("build/cifake/candidate/model.onnx") == before
 
 
 def test_the_conformal_threshold_keeps_its_promise() -> None:

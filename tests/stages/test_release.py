@@ -17,13 +17,13 @@ from PIL import Image
 from service.models.detector import Detector
 from stages.common import sha256_file
 from stages.release import LEDGER
-from tests.service.conftest import await_answer, free_port
+from tests.support.server import await_answer, free_port
 
 
 @pytest.fixture
 def candidate(trained, workspace):
     """A workspace with a candidate scored on validation, and nothing released yet."""
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
     assert (result := workspace.run("evaluate")).returncode == 0, result.stderr
     return workspace
@@ -63,8 +63,8 @@ def test_release_reads_test_once_and_a_refusal_leaves_models_alone(candidate) ->
         assert ("seeds" in with_seeds["experiments"]) == joins
     assert with_seeds | {"experiments": {}} == card
     # A statistic that was added since joins the released model's reference: it needs no test.
-    with np.load("build/reference.npz") as stored:
-        np.savez("build/reference.npz", **stored, colourfulness=stored["contrast"])
+    with np.load("build/cifake/candidate/reference.npz") as stored:
+        np.savez("build/cifake/candidate/reference.npz", **stored, colourfulness=stored["contrast"])
     assert candidate.run("release").returncode == 0
     with np.load("models/cifake/reference.npz") as stored:
         assert "colourfulness" in stored.files
@@ -131,7 +131,7 @@ def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp
 
 @pytest.mark.slow
 def test_evaluate_never_opens_test(candidate) -> None:
-    Path("build/dataset/test.safetensors").unlink()
+    Path("build/cifake/dataset/test.safetensors").unlink()
     assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
     candidate.refuses("release", "test.safetensors is missing")
     assert not Path("models/cifake/card.json").exists()

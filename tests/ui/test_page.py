@@ -15,12 +15,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from stages.data.synthetic import synthetic_images
-from tests.service.conftest import ROOT, START_SECONDS, Server, free_port, is_ready, serving
-from tests.service.photos import encode, photo
-from tests.service.signing import STRANGER, TRUSTED, tampered
-from tests.service.test_evidence import MARKED
-from tests.ui.conftest import opened, paging
-from tests.ui.proxy import proxying
+from tests.support.marked import MARKED
+from tests.support.page import opened, paging
+from tests.support.photos import encode, photo
+from tests.support.proxy import proxying
+from tests.support.server import ROOT, START_SECONDS, Server, free_port, is_ready, serving
+from tests.support.signing import STRANGER, TRUSTED, tampered
 from ui import words
 from ui.examples import examples
 

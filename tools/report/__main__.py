@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from service.models.card import read_card
-from stages.common import StageError, run_stage
+from stages.common import StageError, run_command
 from tools.report.render import model_card, with_blocks
 
 
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Request, UploadFile
 
 from service import schemas
+from service.http.dependencies import RequestId, StateOf, body_of
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.routes.common import RequestId, WorkerOf, body_of
+from service.http.routing import many_photos, one_photo, rules
 from service.models.heatmap import overlay
 from service.predict import clean_name, predict_many, predict_one
 
@@ -33,46 +34,50 @@ router = APIRouter(
 
 
 @router.post("/predict")
-async def predict(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
+@rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_predict)
+async def predict(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
-    detector = worker.detector()
-    answer, _, _ = await worker.slots.run(lambda: predict_one(data, request_id, detector, worker))
+    models = state.models()
+    answer, *_ = await state.photo_queue.run(lambda: predict_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
 
 
 @router.post("/predict/explain")
-async def explain(request: Request, worker: WorkerOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
+@rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_explain)
+async def explain(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
-    detector = worker.detector()
+    models = state.models()
 
     def work() -> schemas.ExplainResponse:
-        answer, image, heatmap = predict_one(data, request_id, detector, worker)
-        picture = base64.b64encode(overlay(image, heatmap)).decode()
+        answer, image, maps, boxes = predict_one(data, request_id, models, state)
+        picture = base64.b64encode(overlay(image, maps, boxes)).decode()
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
-    answer = await worker.slots.run(work)
+    answer = await state.photo_queue.run(work)
     request.state.log |= _logged(answer)
     return answer
 
 
 @router.post("/predict/batch")
+@rules(max_body=many_photos, rate_limit=lambda settings: settings.rate_limit_batch)
 async def predict_batch(
     request: Request,
-    worker: WorkerOf,
+    state: StateOf,
     request_id: RequestId,
     files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
-    detector = worker.detector()
-    most = worker.settings.max_batch_images
+    models = state.models()
+    most = state.settings.max_batch_images
     if len(files) > most:
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
     batch = [(clean_name(file.filename), await file.read()) for file in files]
-    answer = await worker.slots.run(lambda: predict_many(batch, request_id, detector, worker), weight=len(batch))
-    request.state.log |= {"photos": answer.total, "failed": answer.failed, "model_version": answer.model_version}
+    answer = await state.photo_queue.run(lambda: predict_many(batch, request_id, models, state), weight=len(batch))
+    versions = {item.model: item.model_version for item in answer.results if item.error is None}
+    request.state.log |= {"photos": answer.total, "failed": answer.failed, "models": versions}
     return answer
 
 
 def _logged(answer: schemas.PredictResponse) -> dict[str, str]:
-    return {"prediction": answer.prediction, "decision": answer.decision, "model_version": answer.model_version}
+    return {name: getattr(answer, name) for name in ("prediction", "decision", "model", "model_version")}

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from service.models.card import Card
-from stages.evaluation.gates import Gates, Measured, refusals
 from stages.release import ReleaseParams
-from tests.service import tiny_model
+from stages.releasing.gates import Gates, Measured, refusals
 from tests.stages.conftest import ANYTHING_PASSES
+from tests.support import tiny_model
 
 REPO = Path(__file__).resolve().parents[3]
 PARAMS = ReleaseParams.model_validate(
-    yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["release"]
+    yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["release"]
     | {"dataset": "cifake", "min_accuracy": 0.965, "min_class_accuracy": 0.96, "min_auc": 0.99, "max_ece": 0.01,
        "min_recall": 0.8, "max_false_positive_rate_excess": 0, "max_out_of_domain": 0.025,
        "min_accuracy_jpeg_40": 0.949, "min_accuracy_blur_06": 0.859, "min_accuracy_noise_01": 0.94,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from tests.service.conftest import free_port
+from tests.support.server import free_port
 
 _OWN = {"connection", "content-length", "transfer-encoding", "content-encoding", "accept-encoding"}
 

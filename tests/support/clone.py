@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from tests.stages.conftest import ANYTHING_PASSES
+from stages.paths import ModelPaths
+from tests.stages.conftest import ANYTHING_PASSES, MODEL
 
 REPO = Path(__file__).resolve().parents[2]
 SMALL: dict[str, dict[str, Any]] = {
@@ -56,10 +57,10 @@ class Clone:
         self.run("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "state")
 
     def params(self, **changes: dict[str, Any]) -> None:
-        """Set keys of sections of params.yaml."""
+        """Set keys of sections of a model in params.yaml."""
         params = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
         for section, values in changes.items():
-            params[section] |= values
+            params["models"][MODEL][section] |= values
         (self.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def json(self, path: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Clone:
 
     def ledger(self) -> list[str]:
         """Return the lines of the ledger, one for each reading of test; none where test was never read."""
-        path = self.path / "models/cifake/ledger.jsonl"
+        path = self.path / ModelPaths(MODEL).released.ledger
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 

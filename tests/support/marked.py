@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.service.photos import encode, photo, with_chunk
+from tests.support.photos import encode, photo, with_chunk
 
 CONTAINERS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 SIDE = 64
@@ -127,3 +127,30 @@ def behind_the_end(png: bytes, key: str, text: str) -> bytes:
 def sample(data: bytes) -> Image.Image:
     """Open a file that a test made."""
     return Image.open(io.BytesIO(data))
+
+
+def _png_with(key: str) -> bytes:
+    """Return a PNG with a text chunk."""
+    text = PngInfo()
+    text.add_text(key, "a shoe on a table, Steps: 20" if key == "parameters" else "{}")
+    return encode(photo(), pnginfo=text)
+
+
+def _software(name: str) -> bytes:
+    """Return a JPEG whose EXIF block names a program."""
+    exif = Image.Exif()
+    exif[0x0131] = name
+    return encode(photo(), "JPEG", exif=exif)
+
+
+XMP = xmp(element=True, Iptc4xmpExt_DigitalSourceType=f"{IPTC}trainedAlgorithmicMedia")
+MARKED = {  # name -> file and the marker that the service names
+    "web_ui": (_png_with("parameters"), "png:parameters (Stable Diffusion web UI)"),
+    "comfyui": (_png_with("workflow"), "png:workflow (ComfyUI)"),
+    "exif": (_software("Midjourney v7"), "exif:midjourney"),
+    "xmp": (encode(photo(), "WEBP", xmp=XMP), "iptc:trainedAlgorithmicMedia"),
+    "xmp_parts": (
+        encode(photo(), "JPEG", xmp=XMP.replace(b"trained", b"compositeWithTrained")),
+        "iptc:compositeWithTrainedAlgorithmicMedia",
+    ),
+}
