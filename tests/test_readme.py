@@ -27,7 +27,7 @@ def _anchor(head: str) -> str:
 
 
 def test_what_becomes_of_photos_made_small_was_measured() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    readme = " ".join((REPO / "README.md").read_text(encoding="utf-8").split())
     measured = json.loads((REPO / "reports/own_photos.json").read_text(encoding="utf-8"))["before"]["own_photos"]
     share = measured["decisions"]["false_positive_rate"]
     assert f"of shop photos made small {share:.0%} of the real ones were flagged" in readme
@@ -44,7 +44,7 @@ def test_the_page_is_as_fast_as_its_docs_say() -> None:
 
 
 def test_the_service_is_as_fast_as_the_readme_says() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    readme = " ".join((REPO / "README.md").read_text(encoding="utf-8").split())
     measured = json.loads((REPO / "reports/bench_serving.json").read_text(encoding="utf-8"))["ratios"]
     single, batch = measured["single_over_floor"], measured["batch_over_floor"]
     assert (
@@ -52,7 +52,7 @@ def test_the_service_is_as_fast_as_the_readme_says() -> None:
     )
 
 
-PAGES = ("README.md", "docs/MODEL_CARD.md", "docs/PERFORMANCE.md", "docs/ACCURACY.md", "docs/SCALING.md")
+PAGES = ("README.md", "docs/MODEL_CARD.md", "docs/PERFORMANCE.md", "docs/ACCURACY.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
