@@ -12,7 +12,7 @@ from service.models.detector import Detector
 from stages.data.image_sets import ImageSet
 from stages.evaluation.scoring import score
 from stages.evaluation.types import Data, EvaluationParams
-from tests.service import tiny_model
+from tests.support import tiny_model
 
 MakeData = Callable[..., Data]
 
