@@ -43,7 +43,7 @@ RATE_LIMIT_ERRORS = Counter("aidetect_rate_limit_errors", "Failures of the rate 
 AUTH_FAILURES = Counter("aidetect_auth_failures", "Requests refused for their API key", ["reason"])
 KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API key, by its name", ["key"])
 SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
-FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
+FEEDBACK = Counter("aidetect_feedback", "What moderators said of predictions", ["prediction", "label"])
 MODEL = Gauge(
     "aidetect_model_info", "1 for a model in service", ["model", "version", "sha256"], multiprocess_mode="livemax"
 )

@@ -22,7 +22,7 @@ def no_timers() -> None:
 
     Its 504 has another shape than our errors, and it keeps a timer, with all that the request referred to, for every
     request until the timeout is over, answered or not: hundreds of megabytes under load. Every wait of ours ends by
-    itself: `uploads.py` the body's, `admission.py` the queue's, `prediction_log.py` the database's.
+    itself: `uploads.py` the body's, `work_queue.py` the queue's, `prediction_log.py` the database's.
     """
     TimeoutMiddleware.__call__ = _straight_on  # type: ignore[method-assign]
 

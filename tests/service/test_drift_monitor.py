@@ -50,11 +50,7 @@ def fill(log: PredictionLog, count: int, seed: int, model: str = "cifake", **shi
 
 def gauge(metric: MetricWrapperBase, model: str = "cifake") -> float:
     """Return what a metric says of a model."""
-    (value,) = (
-        sample.value
-        for sample in metric.collect()[0].samples
-        if sample.labels == {"model": model} and not sample.name.endswith("_created")
-    )
+    value: float = metric.labels(model)._value.get()
     return value
 
 

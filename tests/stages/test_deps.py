@@ -23,7 +23,10 @@ def module_file(name: str) -> str | None:
 
 
 def imported(file: str) -> Iterator[str]:
-    """Yield the names that a file imports, inside functions too; of `from a import b` both a and a.b."""
+    """Yield the names that a file imports, inside functions too; of `from a import b` both a and a.b.
+
+    A file that reads a package's `__path__` looks for all modules there, as pkgutil does.
+    """
     package = file.removesuffix("/__init__.py").removesuffix(".py").split("/")
     package = package if file.endswith("__init__.py") else package[:-1]
     for node in ast.walk(ast.parse((REPO / file).read_text(encoding="utf-8"))):
@@ -34,6 +37,9 @@ def imported(file: str) -> Iterator[str]:
             base = ".".join([*above, *(node.module or "").split(".")]).rstrip(".")
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and node.attr == "__path__":
+            searched = ast.unparse(node.value)
+            yield from (f"{searched}.{path.stem}" for path in (REPO / searched.replace(".", "/")).glob("*.py"))
 
 
 def files_of(name: str) -> Iterator[str]:
@@ -92,7 +98,9 @@ def test_imports_of_every_form_are_followed(tmp_path: Path, monkeypatch: pytest.
     files = {
         "stages/__init__.py": "",
         "stages/one.py": "def late():\n    from stages import two\n",
-        "stages/two.py": "import numpy, service.photo.heic\n",
+        "stages/two.py": "import numpy, service.photo.heic, stages.all\nlist(iter_modules(stages.all.__path__))\n",
+        "stages/all/__init__.py": "'''One docstring.'''",
+        "stages/all/found.py": "",
         "stages/other.py": "",
         "service/__init__.py": "",
         "service/photo/__init__.py": "from .jpeg import decode\nfrom . import png\n",
@@ -105,5 +113,6 @@ def test_imports_of_every_form_are_followed(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr("tests.stages.test_deps.REPO", tmp_path)
-    assert closure("stages/one.py") == set(files) - ROOTS - {"stages/other.py"}
-    assert named(["service/photo", "stages/one.py", "build/data"]) == closure("stages/one.py") - {"stages/two.py"}
+    assert closure("stages/one.py") == set(files) - ROOTS - {"stages/other.py", "stages/all/__init__.py"}
+    deps = ["service/photo", "stages/all", "stages/one.py", "stages/two.py", "build/data"]
+    assert named(deps) == closure("stages/one.py")
