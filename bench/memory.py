@@ -26,7 +26,7 @@ from stages.paths import ModelPaths
 
 STAGES = ("download", "preprocess", "train", "export", "evaluate")
 PACKAGES = ("numpy", "pillow", "safetensors", "timm", "torch")
-BACKBONE = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+BACKBONE = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 4}
 MOST_MB = 2000
 
 
