@@ -52,7 +52,7 @@ def test_the_service_is_as_fast_as_the_readme_says() -> None:
     )
 
 
-PAGES = ("README.md", "docs/MODEL_CARD.md", "docs/PERFORMANCE.md", "docs/ACCURACY.md")
+PAGES = ("README.md", "docs/MODEL_CARD.md", "docs/PERFORMANCE.md", "docs/ACCURACY.md", "docs/SCALING.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
