@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.photo.credentials import Credential, CredentialReader
+from service.photo.credentials import CredentialReader
 from service.photo.formats import format_of
+from service.photo.provenance import Credential
 from service.settings import load_settings
 
 FAILED = 2  # exit code

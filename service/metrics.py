@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence"])
+PREDICTIONS = Counter("aidetect_predictions", "Photos answered", ["status", "prediction", "confidence", "model"])
 LATENCY = Histogram(
     "aidetect_prediction_latency_seconds",
     "Decoding and scoring of one photo, without its wait",
@@ -28,9 +28,9 @@ BATCH_LATENCY = Histogram(
     "aidetect_batch_latency_seconds", "Decoding and scoring of one batch, without its wait", buckets=_SECONDS
 )
 PROBABILITY = Histogram(
-    "aidetect_prediction_probability", "P(AI-generated) answered", buckets=[i / 10 for i in range(1, 11)]
+    "aidetect_prediction_probability", "P(AI-generated) answered", ["model"], buckets=[i / 10 for i in range(1, 11)]
 )
-DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain"])
+DECISIONS = Counter("aidetect_decisions", "Decisions answered", ["decision", "in_domain", "model"])
 CREDENTIALS = Counter("aidetect_credentials", "Photos by what their Content Credentials come to", ["status"])
 BATCH_SIZE = Histogram("aidetect_batch_size", "Photos in a batch", buckets=(1, 2, 5, 10, 15, 20))
 INVALID = Counter("aidetect_image_validation_errors", "Photos refused", ["error_type"])
@@ -44,9 +44,11 @@ AUTH_FAILURES = Counter("aidetect_auth_failures", "Requests refused for their AP
 KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API key, by its name", ["key"])
 SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
 FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
-MODEL = Gauge("aidetect_model_info", "1 for the model in service", ["version", "sha256"], multiprocess_mode="livemax")
-SWAPS = Counter("aidetect_model_swaps", "Model files put in place while serving", ["result"])
-LOADED = Gauge("aidetect_model_loaded", "1 where every worker has a model", multiprocess_mode="livemin")
+MODEL = Gauge(
+    "aidetect_model_info", "1 for a model in service", ["model", "version", "sha256"], multiprocess_mode="livemax"
+)
+SWAPS = Counter("aidetect_model_swaps", "Models put in place while serving", ["model", "result"])
+LOADED = Gauge("aidetect_model_loaded", "1 where every worker has the model", ["model"], multiprocess_mode="livemin")
 LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to the log")
 LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")
 LOG_LOST = Counter("aidetect_prediction_log_lost", "Predictions that never reached the log")
@@ -115,11 +117,6 @@ def _all_workers() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
     return registry
-
-
-def stand_aside() -> None:
-    """Keep a process that is no worker out of the gauge where the least of all processes counts."""
-    LOADED.set(1)
 
 
 def forget_dead_workers() -> None:

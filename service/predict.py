@@ -1,9 +1,13 @@
-"""From a file's bytes to an answer: what a worker's thread does for one request."""
+"""The path of a photo, from a file's bytes to an answer, as a worker's thread takes it.
+
+Its steps, in this order: decode the file, read what it says about its making, choose the model that knows photos of its
+size, prepare the pixels, score them, decide, and log a row.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,14 +16,15 @@ from service import metrics, schemas
 from service.http.state import AppState
 from service.log.prediction_log import EMBEDDING_COMPONENTS, now
 from service.models import images
+from service.models.decision import Verdict, judge
 from service.models.detector import Detector, Scores
-from service.models.judgement import judge
+from service.models.store import choose
 from service.photo import ImageError, Photo, decode, marks
-from service.photo.credentials import Credential
-from service.photo.marks import Mark
-from service.settings import Settings
+from service.photo.provenance import Provenance, provenance
 
 logger = logging.getLogger(__name__)
+
+Models = Mapping[str, Detector]
 
 OUR_FAULT = "internal_error"  # the short name of what went wrong here, and not in the file
 _OUR_FAULT = "the photo could not be processed; the fault is the service's, and its log says what it was"
@@ -30,28 +35,110 @@ class Prepared:
     """What is kept of one decoded photo.
 
     Attributes:
-        width: upright, in pixels.
+        detector: the model that answers.
+        pixels: as that model takes them: uint8 [H, W, 3], or [V, H, W, 3].
+        width: of the upright photo, in pixels.
         height: likewise.
-        pixels: uint8 [H, W, 3], as the model takes it.
         jpeg_quality: of the file, 1 to 100; 0: no JPEG.
-        credential: what its Content Credentials come to; None: it has none.
-        marks: what the file says about its making, unsigned.
-        ai_markers: the same for clients that know no `marks`.
+        provenance: what the file says about its making.
         notes: what was passed over in the file, in words.
     """
 
+    detector: Detector
+    pixels: images.Uint8
     width: int
     height: int
-    pixels: images.Uint8
     jpeg_quality: int
-    credential: Credential | None
-    marks: list[Mark]
-    ai_markers: list[str]
+    provenance: Provenance
     notes: list[str]
 
 
-def prepare(data: bytes, detector: Detector, state: AppState) -> tuple[Prepared, Image.Image]:
-    """Decode one file.
+def predict_one(
+    data: bytes, request_id: str, models: Models, state: AppState
+) -> tuple[schemas.PredictResponse, Image.Image, images.Float32, list[images.Box]]:
+    """Answer for one file.
+
+    Returns:
+        The answer; the photo, mode RGB, upright, at its own size; its heat maps, float32 [V, h, w] in logits; and the
+        parts of the photo that they are of, in its pixels.
+
+    Raises:
+        ImageError: whatever is wrong with the file.
+    """
+    with metrics.LATENCY.time():
+        photo, image = prepare(data, models, state)
+        (verdict,), scores = score([photo], [request_id], state)
+    answer = schemas.PredictResponse(
+        **dict(verdict), inference_time_ms=round(scores.inference_ms, 3), request_id=request_id
+    )
+    heat = scores.heatmap[0] + photo.detector.card.head_bias
+    return answer, image, heat.reshape(-1, *heat.shape[-2:]), photo.detector.boxes(photo.width, photo.height)
+
+
+def predict_many(
+    batch: Sequence[tuple[str, bytes]], request_id: str, models: Models, state: AppState
+) -> schemas.BatchResponse:
+    """Answer for several files, each a name and its bytes; a bad one is an error on its own item.
+
+    Photos of one model are scored in one forward pass.
+    """
+    metrics.BATCH_SIZE.observe(len(batch))
+    ids = [f"{request_id}:{place}" for place in range(len(batch))]
+    fields: dict[int, dict[str, Any]] = {}  # of each item, by its place: a verdict's, or an error's
+    groups: dict[str, dict[int, Prepared]] = {}
+    elapsed = 0.0
+    with metrics.BATCH_LATENCY.time():
+        for place, (_, data) in enumerate(batch):
+            try:
+                photo, _ = prepare(data, models, state)
+                groups.setdefault(photo.detector.name, {})[place] = photo
+            except ImageError as error:
+                fields[place] = {"error": error.message, "error_type": error.error_type}
+            except Exception:
+                fields[place] = _failed(ids[place])
+        for group in groups.values():
+            answered, milliseconds = _score_group(group, ids, state)
+            fields |= answered
+            elapsed += milliseconds
+    failed = sum("error" in found for found in fields.values())
+    first = next(iter(models.values()))
+    return schemas.BatchResponse(
+        results=[
+            schemas.BatchItem(filename=name, request_id=ids[place], **fields[place])
+            for place, (name, _) in enumerate(batch)
+        ],
+        total=len(batch),
+        successful=len(batch) - failed,
+        failed=failed,
+        total_inference_time_ms=round(elapsed, 3),
+        model=first.name,
+        model_version=first.version,
+        request_id=request_id,
+    )
+
+
+def _score_group(
+    group: Mapping[int, Prepared], ids: Sequence[str], state: AppState
+) -> tuple[dict[int, dict[str, Any]], float]:
+    """Score photos of one model in one forward pass, or, where that fails, each alone.
+
+    Returns:
+        The fields of each item by its place, and the milliseconds spent in the model.
+    """
+    try:
+        verdicts, scores = score(list(group.values()), [ids[place] for place in group], state)
+    except Exception:
+        if len(group) > 1:
+            alone = [_score_group({place: photo}, ids, state) for place, photo in group.items()]
+            return {place: found for fields, _ in alone for place, found in fields.items()}, sum(ms for _, ms in alone)
+        (place,) = group
+        _count_refused(OUR_FAULT)
+        return {place: _failed(ids[place])}, 0.0
+    return {place: dict(verdict) for place, verdict in zip(group, verdicts, strict=True)}, scores.inference_ms
+
+
+def prepare(data: bytes, models: Models, state: AppState) -> tuple[Prepared, Image.Image]:
+    """Decode one file, and make of it what the model that knows photos of its size takes.
 
     Returns:
         What the model needs, and the photo itself: mode RGB, upright, at its own size. That one takes 75 MB where it
@@ -61,208 +148,106 @@ def prepare(data: bytes, detector: Detector, state: AppState) -> tuple[Prepared,
         ImageError: whatever is wrong with the file.
     """
     try:
-        return _prepare(data, detector, state)
-    except ImageError as error:
-        _count_refused(error.error_type)
+        photo, said = _read(data, state)
+        width, height = photo.image.size
+        detector = models[choose({name: model.card for name, model in models.items()}, width, height)]
+        pixels = detector.prepare(photo.image)
+    except Exception as error:
+        _count_refused(error.error_type if isinstance(error, ImageError) else OUR_FAULT)
         raise
-    except Exception:
-        _count_refused(OUR_FAULT)
-        raise
+    return Prepared(detector, pixels, width, height, photo.jpeg_quality, said, list(photo.notes)), photo.image
 
 
-def score(
-    photos: Sequence[Prepared], request_ids: Sequence[str], detector: Detector, state: AppState
-) -> tuple[list[schemas.Verdict], Scores]:
-    """Score photos in one forward pass, and queue a log row for each.
+def _read(data: bytes, state: AppState) -> tuple[Photo, Provenance]:
+    """Decode a file, and read what it says about its making."""
+    if len(data) > state.settings.max_file_bytes:
+        raise ImageError("file_too_large", 413, f"the file is larger than {state.settings.max_file_bytes} bytes")
+    photo = decode(data, max_pixels=state.settings.max_pixels, min_side=state.settings.min_side)
+    metrics.IMAGE_SIZE.observe(len(data))
+    credential = state.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
+    metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
+    return photo, provenance(credential, *marks.read(photo.metadata))
+
+
+def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppState) -> tuple[list[Verdict], Scores]:
+    """Score photos in one forward pass, decide, and queue a log row for each.
 
     Args:
-        photos: at least one.
+        photos: at least one, all of the same model.
         request_ids: one for each photo.
-        detector: the model in service.
         state: its log and its settings.
 
     Returns:
-        One verdict for each photo, in order, and the model's raw outputs.
+        One verdict for each photo, in order, and the model's scores.
     """
+    detector = photos[0].detector
     pixels = np.stack([photo.pixels for photo in photos])
     scores = detector.score(pixels)
-    statistics = images.statistics(pixels)
-    review_marked = state.settings.ai_marks == "review"
-    verdicts = [_verdict(photo, scores, row, detector, review_marked) for row, photo in enumerate(photos)]
+    verdicts = [
+        judge(
+            detector,
+            scores,
+            row,
+            width=photo.width,
+            height=photo.height,
+            provenance=photo.provenance,
+            notes=photo.notes,
+            review_marked=state.settings.ai_marks == "review",
+        )
+        for row, photo in enumerate(photos)
+    ]
     for verdict in verdicts:
-        metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence).inc()
-        metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower()).inc()
-        metrics.PROBABILITY.observe(verdict.probability)
-    time = now()
-    state.log.add(
-        [
-            {
-                "request_id": request_ids[row],
-                "time": time,
-                "model_version": detector.version,
-                "score": float(scores.probability[row]),
-                "probability": verdict.probability,
-                "prediction": verdict.prediction,
-                "decision": verdict.decision,
-                "in_domain": verdict.in_domain,
-                "distance": float(scores.ood_score[row]),
-                **{name: float(values[row]) for name, values in statistics.items()},
-                "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
-                "width": photo.width,
-                "height": photo.height,
-                "jpeg_quality": photo.jpeg_quality,
-                "credential": photo.credential.status if photo.credential else None,
-                "ai_prior": detector.ai_prior,
-                "flag_threshold": detector.thresholds.flag,
-                "clear_threshold": detector.thresholds.clear,
-            }
-            for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
-        ]
-    )
+        metrics.PREDICTIONS.labels("success", verdict.prediction, verdict.confidence, verdict.model).inc()
+        metrics.DECISIONS.labels(verdict.decision, str(verdict.in_domain).lower(), verdict.model).inc()
+        metrics.PROBABILITY.labels(verdict.model).observe(verdict.probability)
+    state.log.add(_log_rows(photos, request_ids, verdicts, scores, images.statistics(pixels)))
     return verdicts, scores
 
 
-def predict_one(
-    data: bytes, request_id: str, detector: Detector, state: AppState
-) -> tuple[schemas.PredictResponse, Image.Image, images.Float32]:
-    """Answer for one file.
-
-    Returns:
-        The answer, the photo as `prepare` gives it, and its heat map: float32 [h, w], in logits.
-
-    Raises:
-        ImageError: whatever is wrong with the file.
-    """
-    with metrics.LATENCY.time():
-        photo, image = prepare(data, detector, state)
-        verdicts, scores = score([photo], [request_id], detector, state)
-    answer = schemas.PredictResponse(
-        **verdicts[0].model_dump(),
-        inference_time_ms=round(scores.inference_ms, 3),
-        model_version=detector.version,
-        request_id=request_id,
-    )
-    return answer, image, scores.heatmap[0] + detector.card.head_bias
-
-
-def predict_many(
-    batch: Sequence[tuple[str, bytes]], request_id: str, detector: Detector, state: AppState
-) -> schemas.BatchResponse:
-    """Answer for several files, each a name and its bytes; a bad one is an error on its own item."""
-    metrics.BATCH_SIZE.observe(len(batch))
-    items = [
-        schemas.BatchItem(filename=name, request_id=f"{request_id}:{place}") for place, (name, _) in enumerate(batch)
+def _log_rows(
+    photos: Sequence[Prepared],
+    request_ids: Sequence[str],
+    verdicts: Sequence[Verdict],
+    scores: Scores,
+    statistics: Mapping[str, images.Float32],
+) -> list[dict[str, Any]]:
+    """Return the rows of the prediction log."""
+    time = now()
+    return [
+        {
+            "request_id": request_ids[row],
+            "time": time,
+            "model": verdict.model,
+            "model_version": verdict.model_version,
+            "score": float(scores.probability[row]),
+            "probability": verdict.probability,
+            "prediction": verdict.prediction,
+            "decision": verdict.decision,
+            "in_domain": verdict.in_domain,
+            "distance": float(scores.ood_score[row]),
+            **{name: float(values[row]) for name, values in statistics.items()},
+            "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
+            "width": photo.width,
+            "height": photo.height,
+            "jpeg_quality": photo.jpeg_quality,
+            "credential": photo.provenance.c2pa.status if photo.provenance.c2pa else None,
+            "ai_prior": photo.detector.ai_prior,
+            "flag_threshold": photo.detector.thresholds.flag,
+            "clear_threshold": photo.detector.thresholds.clear,
+        }
+        for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
     ]
-    with metrics.BATCH_LATENCY.time():
-        good: list[tuple[schemas.BatchItem, Prepared]] = []
-        for item, (_, data) in zip(items, batch, strict=True):
-            try:
-                good.append((item, prepare(data, detector, state)[0]))
-            except ImageError as error:
-                item.error, item.error_type = error.message, error.error_type
-            except Exception:
-                _failed(item)
-        elapsed = _answer(good, detector, state)
-    failed = sum(item.error is not None for item in items)
-    return schemas.BatchResponse(
-        results=items,
-        total=len(items),
-        successful=len(items) - failed,
-        failed=failed,
-        total_inference_time_ms=round(elapsed, 3),
-        model_version=detector.version,
-        request_id=request_id,
-    )
 
 
-def _answer(good: Sequence[tuple[schemas.BatchItem, Prepared]], detector: Detector, state: AppState) -> float:
-    """Fill in the items' answers in one forward pass, or, where that fails, each alone; return the milliseconds."""
-    if not good:
-        return 0.0
-    try:
-        verdicts, scores = score([photo for _, photo in good], [item.request_id for item, _ in good], detector, state)
-    except Exception:
-        if len(good) > 1:
-            return sum(_answer([one], detector, state) for one in good)
-        _count_refused(OUR_FAULT)
-        _failed(good[0][0])
-        return 0.0
-    for (item, _), verdict in zip(good, verdicts, strict=True):
-        for field in schemas.Verdict.model_fields:
-            setattr(item, field, getattr(verdict, field))
-    return scores.inference_ms
-
-
-def _failed(item: schemas.BatchItem) -> None:
-    """Note the exception at hand as the item's error; the others of the batch go on."""
-    logger.exception("photo %s could not be processed", item.request_id)
-    item.error, item.error_type = _OUR_FAULT, OUR_FAULT
+def _failed(request_id: str) -> dict[str, Any]:
+    """Log the exception at hand, and return the fields of an item that it makes an error."""
+    logger.exception("photo %s could not be processed", request_id)
+    return {"error": _OUR_FAULT, "error_type": OUR_FAULT}
 
 
 def _count_refused(error_type: str) -> None:
     metrics.INVALID.labels(error_type).inc()
-    metrics.PREDICTIONS.labels("error", "none", "none").inc()
-
-
-def _prepare(data: bytes, detector: Detector, state: AppState) -> tuple[Prepared, Image.Image]:
-    photo = _decode(data, state.settings)
-    metrics.IMAGE_SIZE.observe(len(data))
-    credential = state.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
-    metrics.CREDENTIALS.labels(credential.status if credential else "none").inc()
-    found, markers = marks.read(photo.metadata)
-    prepared = Prepared(
-        width=photo.image.width,
-        height=photo.image.height,
-        pixels=detector.prepare(photo.image),
-        jpeg_quality=photo.jpeg_quality,
-        credential=credential,
-        marks=found,
-        ai_markers=markers,
-        notes=list(photo.notes),
-    )
-    return prepared, photo.image
-
-
-def _decode(data: bytes, settings: Settings) -> Photo:
-    if len(data) > settings.max_file_bytes:
-        raise ImageError("file_too_large", 413, f"the file is larger than {settings.max_file_bytes} bytes")
-    return decode(data, max_pixels=settings.max_pixels, min_side=settings.min_side)
-
-
-def _verdict(photo: Prepared, scores: Scores, row: int, detector: Detector, review_marked: bool) -> schemas.Verdict:
-    judged = judge(
-        detector,
-        scores,
-        row,
-        width=photo.width,
-        height=photo.height,
-        credential=photo.credential,
-        marked=review_marked and any(mark.is_ai for mark in photo.marks),
-    )
-    return schemas.Verdict(
-        prediction=judged.prediction,
-        probability=judged.probability,
-        confidence=judged.confidence,
-        decision=judged.decision,
-        decided_by=judged.decided_by,
-        in_domain=judged.domain.inside,
-        domain=schemas.Domain(embedding=judged.domain.embedding, geometry=judged.domain.geometry),
-        provenance=_provenance(photo),
-        notes=photo.notes,
-    )
-
-
-def _provenance(photo: Prepared) -> schemas.Provenance:
-    found = photo.credential
-    trust: Literal["verified", "claimed", "none"] = "claimed" if photo.marks or found else "none"
-    if found is not None and found.status == "valid":
-        trust = "verified"
-    return schemas.Provenance(
-        c2pa=schemas.Credential.model_validate(found, from_attributes=True) if found else None,
-        marks=[schemas.Mark.model_validate(mark, from_attributes=True) for mark in photo.marks],
-        ai_markers=photo.ai_markers,
-        trust=trust,
-    )
+    metrics.PREDICTIONS.labels("error", "none", "none", "none").inc()
 
 
 def clean_name(name: str | None) -> str:

@@ -1,12 +1,13 @@
 """The bodies of all answers, as the OpenAPI page shows them."""
 
+from copy import copy
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from service.models.decision import Confidence, Decision, Prediction
-from service.models.judgement import DecidedBy
+from service.models.decision import Decision, Prediction, Verdict
+from service.photo.provenance import CredentialStatus
 
 
 class Schema(BaseModel):
@@ -25,119 +26,10 @@ class Error(Schema):
     error_class: Literal["client_error", "server_error"]
 
 
-CredentialStatus = Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
-
-
-class Domain(Schema):
-    """Is the photo like those the model knows? Both must hold."""
-
-    embedding: bool = Field(description="to the network it is like the training photos")
-    geometry: bool = Field(description="its width and height are among the training photos' sizes")
-
-
-class CredentialVersion(Schema):
-    """One manifest of a picture's history."""
-
-    relationship: Literal["active", "parentOf", "componentOf", "inputTo"] = Field(
-        description="to the manifest that names it; active: the picture's own"
-    )
-    status: Literal["valid", "untrusted", "invalid"] = Field(description="its own")
-    declares: list[str]
-    generator: str | None
-    signer: str | None
-    decides: Literal["generated", "partly_generated"] | None = Field(
-        description="what is believed of the picture because of it; null: nothing"
-    )
-
-
-class Credential(Schema):
-    """What a file's C2PA Content Credentials come to; nothing is fetched to verify them."""
-
-    status: CredentialStatus = Field(
-        description="valid: whole, of this very picture, signed by one of C2PA_TRUST_ANCHORS; untrusted: whole, but it "
-        "cannot be vouched for; invalid: changed after it was signed, or against another rule of C2PA; unreadable: "
-        "nothing that the library knows; elsewhere: the file only points to it"
-    )
-    declares: list[str] = Field(
-        description="digital source types of all versions but inputs, believed or not",
-        examples=[["trainedAlgorithmicMedia"]],
-    )
-    generator: str | None = Field(description="the program that wrote the claim, by its own words")
-    signer: str | None = Field(description="whose certificate signed it")
-    problems: list[str] = Field(
-        description="C2PA codes of failures, those of the versions before included",
-        examples=[["assertion.dataHash.mismatch"]],
-    )
-    signature_holds: bool | None = Field(description="the claim is the one that was signed; null: not known")
-    unchanged: bool | None = Field(description="picture and statements are those that were signed; null: not known")
-    signer_trusted: bool | None = Field(description="the signer is one of C2PA_TRUST_ANCHORS; null: not known")
-    in_time: bool | None = Field(
-        description="it was signed within the certificate's time or, without a trusted time stamp, that is not over; "
-        "null: not known"
-    )
-    identity: str | None = Field(
-        description="label of an identity assertion, which is not checked; null: none", examples=["cawg.identity"]
-    )
-    versions: list[CredentialVersion] = Field(description="manifests of the picture's history, the active one first")
-
-
-class Mark(Schema):
-    """One unsigned statement of a file about its making; anyone can write or remove it."""
-
-    kind: str = Field(description="docs/PROVENANCE.md lists them", examples=["iptc_digital_source_type"])
-    where: str = Field(description="container and field", examples=["xmp:Iptc4xmpExt:DigitalSourceType"])
-    says: str = Field(
-        description="generated, edited, possibly_generated or suspected_generated; an IPTC source type that is not AI "
-        "by its own name, such as digitalCapture; shown: nothing of AI by itself",
-        examples=["generated"],
-    )
-    generator: str | None = Field(description="who or what made it, by its own words; null: it does not say")
-
-
-class Provenance(Schema):
-    """What the file says about its own making; never mixed into the probability."""
-
-    c2pa: Credential | None = Field(
-        default=None, description="C2PA Content Credentials; null: the file has none, which proves nothing"
-    )
-    marks: list[Mark] = Field(default=[], description="unsigned statements in the file; none proves nothing")
-    ai_markers: list[str] = Field(default=[], description="for earlier clients: some of the marks, in other words")
-    trust: Literal["verified", "claimed", "none"] = Field(
-        default="none",
-        description="how far this can be trusted; verified: c2pa is valid; claimed: anyone can have written it; "
-        "none: the file says nothing",
-    )
-
-
-class Verdict(Schema):
-    """What the service says about one photo."""
-
-    prediction: Prediction = Field(description="the likelier label: probability from 0.5 is ai_generated")
-    probability: float = Field(ge=0, le=1, description="calibrated P(AI-generated)")
-    confidence: Confidence = Field(
-        description="from the probability's distance to 0.5: above 0.3 high, below 0.2 low; out of domain always low"
-    )
-    decision: Decision = Field(
-        description="flag: few real photos get here; clear: few AI images get here; review: everything else"
-    )
-    decided_by: DecidedBy = Field(
-        description="credential: a valid Content Credential declares AI, which turned the pixels' decision to flag "
-        "(all of the photo) or from clear to review (parts of it); mark: an unsigned mark turned clear to review, as "
-        "AI_MARKS=review asks"
-    )
-    in_domain: bool = Field(description="false: the model knows no such photos, and no promise holds")
-    domain: Domain
-    provenance: Provenance
-    notes: list[str] = Field(
-        default=[], description="what was passed over in the file, such as a damaged colour profile"
-    )
-
-
 class PredictResponse(Verdict):
     """One photo's answer."""
 
     inference_time_ms: float = Field(ge=0, description="time in the model alone")
-    model_version: str
     request_id: str
 
 
@@ -149,20 +41,27 @@ class ExplainResponse(PredictResponse):
     )
 
 
-class BatchItem(Schema):
+def _optional(schema: type[BaseModel]) -> type[BaseModel]:
+    """Return a schema with the same fields, of which each may be null."""
+    fields: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        optional = copy(field)
+        optional.default = None
+        fields[name] = (field.annotation | None, optional)  # type: ignore[operator]
+    return create_model(f"Optional{schema.__name__}", __base__=Schema, **fields)
+
+
+if TYPE_CHECKING:
+    _OptionalVerdict = Verdict
+else:
+    _OptionalVerdict = _optional(Verdict)
+
+
+class BatchItem(_OptionalVerdict):
     """One photo of a batch: the fields of a prediction, or an error."""
 
     filename: str = Field(description="as sent, cleaned of folders and control characters")
     request_id: str = Field(description="the batch's, a colon, the photo's place from 0")
-    prediction: Prediction | None = None
-    probability: float | None = Field(default=None, ge=0, le=1)
-    confidence: Confidence | None = None
-    decision: Decision | None = None
-    decided_by: DecidedBy | None = None
-    in_domain: bool | None = None
-    domain: Domain | None = None
-    provenance: Provenance | None = None
-    notes: list[str] | None = None
     error: str | None = Field(default=None, description="what is wrong with this file")
     error_type: str | None = Field(default=None, description="its short name", examples=["corrupt_image"])
 
@@ -175,7 +74,8 @@ class BatchResponse(Schema):
     successful: int
     failed: int
     total_inference_time_ms: float = Field(ge=0)
-    model_version: str
+    model: str = Field(description="the first in alphabetical order; each item names its own")
+    model_version: str = Field(description="of that model")
     request_id: str
 
 
@@ -184,6 +84,7 @@ class LoggedPrediction(Schema):
 
     prediction_id: str = Field(description="the prediction's `request_id`")
     time: datetime
+    model: str | None = Field(description="its name; null: the row is from when there was one model")
     model_version: str
     prediction: Prediction
     probability: float = Field(description="as answered, at the `ai_prior` of that time")
@@ -236,7 +137,10 @@ class HealthResponse(Schema):
 
     status: Literal["healthy", "unhealthy"]
     model_loaded: bool
-    model_version: str = Field(description="'unknown' while no model is loaded")
+    model_version: str = Field(
+        description="of the first model in alphabetical order; 'unknown' while no model is loaded"
+    )
+    models: dict[str, str] = Field(description="the version of each model in service, by its name")
     uptime_seconds: float = Field(ge=0, description="of the worker that answers")
     active_requests: int = Field(description="of all workers, this one included")
     drift_detected: bool = Field(description="as the drift monitor saw last")
@@ -253,8 +157,8 @@ class Thresholds(Schema):
     clear: float = Field(description="clear below this probability, and below 0.5")
 
 
-class ModelResponse(Schema):
-    """The running model."""
+class ModelFacts(Schema):
+    """A model in service."""
 
     name: str
     version: str
@@ -268,8 +172,15 @@ class ModelResponse(Schema):
     model: dict[str, Any] = Field(description="the model file's own card")
     plots: list[str] = Field(description="pictures of the release's figures, PNG")
     note: str | None = Field(
-        description="why commit, date and metrics are missing, or why the file that lies there now is not in service"
+        description="why commit, date and metrics are missing, or why the files that lie there now are not in service"
     )
+
+
+class ModelResponse(ModelFacts):
+    """The models in service; the fields beside `models` are those of the first in alphabetical order."""
+
+    models: list[ModelFacts] = Field(description="in alphabetical order of their names")
+    refused: dict[str, str] = Field(description="why what lies there is not in service, by the folder's name")
     request_id: str
 
 

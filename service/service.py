@@ -54,7 +54,7 @@ class PhotoDetector:
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's `/readyz`."""
-        if app.state.app_state.served.model is None:
+        if not app.state.app_state.store.models:
             raise HTTPException(503, NOT_LOADED)
         return True
 

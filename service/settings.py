@@ -93,7 +93,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 class Settings(BaseSettings):
     """What an operator may change; the defaults serve the model in the repository.
 
-    The release's `card.json` and `reference.npz` are looked for beside the model file.
+    A model is a folder in MODELS, with its card.json, model.onnx, reference.npz and plots/.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -101,7 +101,12 @@ class Settings(BaseSettings):
     aidetect_env: str = Field(default="development", description="'production' turns the rate limits on")
     workers: int = Field(default=2, ge=1, description="processes that answer")
 
-    model_path: Path = Field(default=ROOT / "models" / "cifake" / "model.onnx", description="the model file")
+    models: Path = Field(
+        default=ROOT / "models", description="the folder that holds the models, each in a folder of its name"
+    )
+    model_path: Path | None = Field(
+        default=None, description="of before: a model's file or folder, served alone instead of those in MODELS"
+    )
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
 

@@ -18,6 +18,7 @@ from service.drift.comparison import TESTED, compare
 from service.drift.monitor import DriftMonitor
 from service.drift.references import BadReferenceError, Reference, References
 from service.models.card import ModelError
+from service.models.store import first_model
 from service.settings import Settings, load_settings
 
 DRIFT, FAILED = 1, 2  # exit codes
@@ -68,7 +69,7 @@ def _report(settings: Settings, since: str | None, until: str | None, out: Path 
 
 def _baseline(settings: Settings, since: str | None, until: str | None, *, undo: bool) -> None:
     monitor = DriftMonitor(settings)
-    references = References(settings.drift_url, settings.model_path)
+    references = References(settings.drift_url, first_model(settings))
     version = monitor.model_version()
     if undo:
         print(f"given up: {references.undo()}")

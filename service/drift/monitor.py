@@ -19,7 +19,7 @@ from service.drift.times import span
 from service.drift.window import Look, look
 from service.log.prediction_log import PredictionLog, now
 from service.models.card import ModelError, read_card
-from service.models.store import Stamp, digest, stamp, verify
+from service.models.store import Stamp, digest, first_model, stamp, verify
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class DriftMonitor:
         """Remember where everything lies; nothing is read yet."""
         self._settings = settings
         self._log = PredictionLog(settings.log_url)
-        self._references = References(settings.drift_url, settings.model_path)
+        self._references = References(settings.drift_url, first_model(settings))
         self._reports = Reports(settings.drift_url, settings.drift_retention_days)
         self._cache: OrderedDict[Range, tuple[float, Look]] = OrderedDict()
         self._computing, self._ranging, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
@@ -62,7 +62,7 @@ class DriftMonitor:
         Raises:
             service.models.card.ModelError: it cannot be read.
         """
-        path = self._settings.model_path
+        path = first_model(self._settings)
         changed = stamp(path)
         if self._card is None or self._card[0] != changed:
             try:

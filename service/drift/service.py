@@ -11,7 +11,6 @@ import bentoml
 from anyio import to_thread
 from pydantic import TypeAdapter
 
-from service import metrics
 from service.drift.monitor import BusyError, DriftMonitor
 from service.drift.reports import is_name
 from service.drift.times import TimeRangeError
@@ -41,7 +40,6 @@ class Monitor:
     def __init__(self) -> None:
         with contextlib.suppress(OSError):
             os.nice(10)  # predictions go first
-        metrics.stand_aside()
         self._monitor = DriftMonitor(load_settings())
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -53,18 +53,18 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _watch(state: AppState) -> None:
-    """Put another model file into service when one takes the place of the first."""
+    """Put models into service that are put in place while the service runs."""
     limiter = anyio.CapacityLimiter(1)
     while True:
         await asyncio.sleep(1)
         try:
-            await anyio.to_thread.run_sync(state.served.look, limiter=limiter)
+            await anyio.to_thread.run_sync(state.store.update, limiter=limiter)
         except Exception:
-            logger.exception("looking for another model file failed")
+            logger.exception("looking for other models failed")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its model is loaded when it starts to serve, not here."""
+    """Return the application; its models are loaded when it starts to serve, not here."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
-"""What the routes of one worker share: the model, the log, and threads to work in."""
+"""What the routes of one worker share: the models, the log, and threads to work in."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service import metrics
@@ -8,12 +9,12 @@ from service.http.errors import ApiError
 from service.http.work_queue import WorkQueue
 from service.log.prediction_log import PredictionLog
 from service.models.detector import Detector
-from service.models.store import Model, Served
+from service.models.store import ModelStore
 from service.photo.credentials import CredentialReader
 from service.settings import Settings
 
 _SIDE_WORK = 100  # requests for metrics, drift, feedback, … that may wait at a time
-NOT_LOADED = "the model is not loaded; the service's log says why"
+NOT_LOADED = "no model is loaded; the service's log says why"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class AppState:
 
     Attributes:
         settings: as read from the environment.
-        served: the model, which may be replaced while requests go on.
+        store: the models, each of which may be replaced while requests go on.
         log: the prediction log.
         credentials: knows whose Content Credentials are trusted.
         photo_queue: decodes and scores photos.
@@ -32,7 +33,7 @@ class AppState:
     """
 
     settings: Settings
-    served: Served
+    store: ModelStore
     log: PredictionLog
     credentials: CredentialReader
     photo_queue: WorkQueue
@@ -40,34 +41,25 @@ class AppState:
     side_queue: WorkQueue
     started: float
 
-    def loaded(self) -> Model:
-        """Return the model.
+    def models(self) -> Mapping[str, Detector]:
+        """Return the models in service by name, in alphabetical order; a request keeps them to its end.
 
         Raises:
             ApiError: 503, there is none.
         """
-        if (model := self.served.model) is None:
+        if not (models := self.store.models):
             raise ApiError(503, "model_not_loaded", NOT_LOADED)
-        return model
-
-    def detector(self) -> Detector:
-        """Return the detector for the request at hand: the one with more threads, where no other request is waiting.
-
-        Raises:
-            ApiError: 503, there is no model.
-        """
-        model = self.loaded()
-        return model.alone if self.photo_queue.idle else model.detector
+        return models
 
 
 def start_worker(settings: Settings) -> AppState:
-    """Load the model and open the log."""
+    """Load the models and open the log."""
     metrics.forget_dead_workers()
     log = PredictionLog(settings.log_url, settings.log_retention_days, settings.log_share)
     metrics.MONITORED.set(settings.monitored())
     return AppState(
         settings=settings,
-        served=Served(settings),
+        store=ModelStore(settings),
         log=log,
         credentials=settings.credential_reader(),
         photo_queue=WorkQueue(settings.threads, settings.max_images_in_flight, settings.queue_seconds),

@@ -26,11 +26,6 @@ class WorkQueue:
         self._turn = anyio.Semaphore(threads)
         self._threads = anyio.CapacityLimiter(threads)
 
-    @property
-    def idle(self) -> bool:
-        """Tell whether nothing is in hand or waiting."""
-        return self._weight == 0
-
     async def run(self, work: Callable[[], T], weight: int = 1) -> T:
         """Return what `work` returns.
 

@@ -80,6 +80,7 @@ PREDICTIONS = Table(
     Column("ai_prior", Float),  # what AI_PRIOR was
     Column("flag_threshold", Float),  # where the decisions began, on the scale of `probability`
     Column("clear_threshold", Float),
+    Column("model", String(40)),  # its name; null: a row from when there was one model
 )
 FEEDBACK = Table(
     "feedback",

@@ -1,13 +1,21 @@
-"""From a probability to a decision: pure functions, no state."""
+"""From a model's scores to what is said about a photo: pure functions, no state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.models.card import Card
+from service.photo.provenance import Credential, Provenance
+
+if TYPE_CHECKING:
+    from service.models.detector import Detector, Scores
 
 Prediction = Literal["real", "ai_generated"]
 Confidence = Literal["low", "medium", "high"]
 Decision = Literal["flag", "clear", "review"]
+DecidedBy = Literal["pixels", "credential", "mark"]
 
 
 @dataclass(frozen=True)
@@ -23,22 +31,91 @@ class Thresholds:
     clear: float
 
 
-@dataclass(frozen=True)
-class Domain:
-    """Is the photo like those the model knows?
+class Domain(BaseModel):
+    """Is the photo like those the model knows? Both must hold."""
 
-    Attributes:
-        embedding: what the network and the texture say of it is near the training photos', and unlike drawn pictures.
-        geometry: its width and height are within the training photos' widths and heights.
-    """
-
-    embedding: bool
-    geometry: bool
+    embedding: bool = Field(description="to the network it is like the training photos")
+    geometry: bool = Field(description="its width and height are among the training photos' sizes")
 
     @property
     def inside(self) -> bool:
         """Both hold: the promises of the thresholds apply to this photo."""
         return self.embedding and self.geometry
+
+
+class Verdict(BaseModel):
+    """What is said about one photo.
+
+    A new field of the answer is added here, and set in `judge`: single answers, items of a batch and bulk scoring all
+    take their fields from this class.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    prediction: Prediction = Field(description="the likelier label: probability from 0.5 is ai_generated")
+    probability: float = Field(ge=0, le=1, description="calibrated P(AI-generated)")
+    confidence: Confidence = Field(
+        description="from the probability's distance to 0.5: above 0.3 high, below 0.2 low; out of domain always low"
+    )
+    decision: Decision = Field(
+        description="flag: few real photos get here; clear: few AI images get here; review: everything else"
+    )
+    decided_by: DecidedBy = Field(
+        description="credential: a valid Content Credential declares AI, which turned the pixels' decision to flag "
+        "(all of the photo) or from clear to review (parts of it); mark: an unsigned mark turned clear to review, as "
+        "AI_MARKS=review asks"
+    )
+    in_domain: bool = Field(description="false: the model knows no such photos, and no promise holds")
+    domain: Domain
+    model: str = Field(description="name of the model that answered: the one that knows photos of this size")
+    model_version: str
+    provenance: Provenance
+    notes: list[str] = Field(
+        default=[], description="what was passed over in the file, such as a damaged colour profile"
+    )
+
+
+def judge(
+    detector: "Detector",
+    scores: "Scores",
+    row: int,
+    *,
+    width: int,
+    height: int,
+    provenance: Provenance,
+    notes: Sequence[str] = (),
+    review_marked: bool = False,
+) -> Verdict:
+    """Turn a model's scores into what is said about one photo: the same for a request and for a whole catalogue.
+
+    Args:
+        detector: the model.
+        scores: what it said about N photos.
+        row: the photo's place among them.
+        width: the upright photo's own width in pixels, before it was resized.
+        height: likewise its height.
+        provenance: what its file says about its making.
+        notes: what was passed over in the file.
+        review_marked: whether an unsigned mark of AI sends the photo to a person.
+    """
+    # Rounded first, so that everything else in the answer agrees with the number that the client reads.
+    probability = round(detector.reported(float(scores.probability[row])), 6)
+    known = domain(detector.card, float(scores.ood_score[row]), width, height)
+    by_pixels = decide(probability, known.inside, detector.thresholds)
+    decided, by = with_evidence(by_pixels, provenance.c2pa, review_marked and provenance.is_marked)
+    return Verdict(
+        prediction=predict(probability),
+        probability=probability,
+        confidence=confidence(probability, known.inside),
+        decision=decided,
+        decided_by=by,
+        in_domain=known.inside,
+        domain=known,
+        model=detector.name,
+        model_version=detector.version,
+        provenance=provenance,
+        notes=list(notes),
+    )
 
 
 def shift_prior(probability: float, prior: float, base: float = 0.5) -> float:
@@ -133,3 +210,20 @@ def decide(probability: float, in_domain: bool, limits: Thresholds) -> Decision:
     if in_domain and probability < min(0.5, limits.clear):
         return "clear"
     return "review"
+
+
+def with_evidence(by_pixels: Decision, credential: Credential | None, marked: bool) -> tuple[Decision, DecidedBy]:
+    """Decide by the pixels' decision and what the file says of its making; return the decision and what made it.
+
+    A valid credential that declares the photo AI-generated makes it `flag`, in domain or not; one that declares parts
+    of it AI-generated turns `clear` into `review`, and so does a mark. Nothing ever clears a photo: a camera may have
+    photographed a screen.
+    """
+    if credential is not None and credential.says_generated:
+        return "flag", "pixels" if by_pixels == "flag" else "credential"
+    if by_pixels == "clear":
+        if credential is not None and credential.says_partly_generated:
+            return "review", "credential"
+        if marked:
+            return "review", "mark"
+    return by_pixels, "pixels"

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.models import decision
+from service.models import decision, images
 from service.models.card import ModelError, open_model
-from service.models.images import RESIZES
 
 Float32 = npt.NDArray[np.float32]
 
@@ -26,8 +25,8 @@ class Scores:
     Attributes:
         probability: float32 [N], calibrated P(AI-generated) at the card's `calibration.prior_ai`.
         embedding: float32 [N, D], pooled features.
-        heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the
-            card's `head_bias` is the logit of `probability`.
+        heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the card's
+            `head_bias` is the logit of `probability`. [N, V, h, w] where V views of each photo were scored.
         ood_score: float32 [N], how unlike the training photos; 99 % of those have less than 1.
         inference_ms: milliseconds spent in the model, for all N together.
     """
@@ -44,6 +43,7 @@ class Detector:
 
     Attributes:
         card: its card.
+        path: where it was loaded from.
         name: the card's.
         version: likewise.
         height: rows of the photos that `score` takes.
@@ -66,15 +66,13 @@ class Detector:
             ModelError: the file is missing, truncated or no detector of this project, or its card has no
                 threshold for `alpha` or a policy of resizing that is not known here.
         """
+        self.path = Path(path)
         self._session, self.card = open_model(path, threads)
         self.name, self.version = self.card.name, self.card.version
+        self.sha256 = self.card.sha256 or ""  # never empty: open_model sets it
         self.height, self.width = self.card.input.height, self.card.input.width
         self.alpha = alpha
         self.ai_prior = ai_prior
-        if (policy := self.card.input.resize) not in RESIZES:
-            known = ", ".join(RESIZES)
-            raise ModelError(f"model {path}: its photos are resized by '{policy}', and this code knows {known}")
-        self._resize = RESIZES[policy]
         given = {entry.name for entry in self._session.get_outputs()}
         # Files of before format 2 call it `distance`.
         self._outputs = [name if name in given or name != "ood_score" else "distance" for name in _OUTPUTS]
@@ -85,33 +83,46 @@ class Detector:
             raise ModelError(f"model {path}: {error}") from error
 
     def prepare(self, photo: Image.Image) -> npt.NDArray[np.uint8]:
-        """Return the pixels that `score` takes, uint8 [height, width, 3], of a photo of mode RGB: the card says how."""
-        return self._resize(photo, self.height, self.width)
+        """Return what `score` takes of a photo of mode RGB, as `images.prepare` makes it."""
+        return images.prepare(photo, self.card.input)
 
-    def score(self, images: npt.NDArray[np.uint8]) -> Scores:
+    def score(self, pixels: npt.NDArray[np.uint8]) -> Scores:
         """Score photos.
 
         Args:
-            images: uint8 [N, height, width, 3], RGB, as `prepare` makes them; N at least 1.
+            pixels: uint8 [N, height, width, 3], RGB, as `prepare` makes them; N at least 1. Or
+                [N, V, height, width, 3], V views of each photo, whose logits, embeddings and OOD scores are averaged.
 
         Raises:
             ValueError: the array has another type or shape, or no photo.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3) or len(images) == 0:
+        size = (self.height, self.width, 3)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (4, 5) or pixels.shape[-3:] != size or pixels.size == 0:
             wanted = f"uint8 [N, {self.height}, {self.width}, 3]"
-            raise ValueError(f"photos must be {wanted}, not {images.dtype} {list(images.shape)}")
+            raise ValueError(f"photos must be {wanted}, not {pixels.dtype} {list(pixels.shape)}")
+        flat = pixels.reshape(-1, *size)
         started = time.perf_counter()
-        parts = [self._run(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
+        parts = [self._run(flat[start : start + _CHUNK]) for start in range(0, len(flat), _CHUNK)]
         elapsed = (time.perf_counter() - started) * 1000
         outputs = {name: np.concatenate(part) for name, part in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)}
+        if pixels.ndim == 5:
+            outputs = {name: part.reshape(*pixels.shape[:2], *part.shape[1:]) for name, part in outputs.items()}
+            # The heat map's mean has the logit; a probability near 1 has lost it.
+            logit = outputs["heatmap"].mean((1, 2, 3), dtype=np.float64) + self.card.head_bias
+            outputs |= {name: outputs[name].mean(1) for name in ("embedding", "ood_score")}
+            outputs["probability"] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         return Scores(**outputs, inference_ms=elapsed)
+
+    def boxes(self, width: int, height: int) -> list[images.Box]:
+        """Return which parts of a photo of this size the heat maps are of, in its pixels."""
+        return images.boxes(width, height, self.card.input)
 
     def reported(self, probability: float) -> float:
         """Return P(AI-generated) at `ai_prior` for one of `Scores.probability`."""
         return decision.shift_prior(probability, self.ai_prior, self.card.calibration.prior_ai)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> list[Any]:
-        outputs: list[Any] = self._session.run(self._outputs, {"images": images})
+    def _run(self, pixels: npt.NDArray[np.uint8]) -> list[Any]:
+        outputs: list[Any] = self._session.run(self._outputs, {"images": pixels})
         return outputs
 
     def _verify(self) -> None:

@@ -1,135 +1,256 @@
-"""The model file that a worker answers with, and how another one takes its place while requests go on."""
+"""The models in service: which one answers for a photo, and how each is replaced while requests go on."""
 
 import hashlib
 import logging
+import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from service import metrics
-from service.models.card import CARD, ModelError, read_card
+from service.models.card import CARD, MODEL, Card, Geometry, ModelError, read_card
 from service.models.detector import Detector
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_ALONE_CORES = 4  # at most: for a small network more of them wait for each other
-_SETTLED = 1.0  # seconds that a new file must have been left alone
+_MOST_THREADS = 4  # of one forward pass: for a small network more of them wait for each other
+_SETTLED = 1.0  # seconds that new files must have been left alone
+_ONE_MODEL = "MODEL_PATH"  # stands for the folder's name where that setting names the only model
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
-@dataclass(frozen=True)
-class Model:
-    """A loaded model file.
+@dataclass
+class _Place:
+    """Where a model lies.
 
     Attributes:
-        detector: the model, on one core: what answers under load, where each core has a worker.
-        alone: the same on several cores, bit for bit: what answers a request that finds its worker idle.
-        sha256: of its file.
+        path: the model's folder, or a bare ONNX file.
+        detector: the last that could be loaded from there.
+        fault: why the files that lie there now are not in service.
+        seen: the stamp of the files that `detector` and `fault` are about.
+        waiting: the stamp of newer files, and since when they lie there so.
     """
 
-    detector: Detector
-    alone: Detector
-    sha256: str
+    path: Path
+    detector: Detector | None = None
+    fault: str | None = None
+    seen: Stamp | None = None
+    waiting: tuple[Stamp, float] | None = None
 
 
-class Served:
-    """Holds the model in service; whoever answers a request takes it once and keeps it to the end.
+class ModelStore:
+    """Holds the models in service. A request takes `models` once, and keeps it to its end.
 
     Attributes:
-        model: None until a file could be loaded.
-        refused: why the file that lies there now is not the one in service; None: it is.
+        models: by name, in alphabetical order; replaced as a whole, never changed.
+        refused: why the files of a model are not in service, by its name, or by its folder's where none is in service.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Load the file; one that cannot be loaded is logged in one line and left out."""
+        """Load all models; each one that cannot be loaded is logged in one line and left out."""
         self._settings = settings
-        self.model: Model | None = None
-        self.refused: str | None = None
-        self._seen = stamp(settings.model_path)
-        self._waiting: tuple[Stamp, float] | None = None  # a new file, and since when it lies there so
-        try:
-            model = load(settings)
-        except ModelError as error:
-            logger.critical("%s; until then predictions and /readyz answer 503", error)
-            self.refused = str(error)
-            metrics.LOADED.set(False)
-        else:
-            self._serve(model)
-            try:
-                verify(settings.model_path, model.sha256)
-            except ModelError as error:  # later it would be refused; here there is no other one to stay with
-                logger.critical("%s; it is in service all the same", error)
-        for result in ("done", "refused"):
-            metrics.SWAPS.labels(result)  # there from the start, so that an alert sees the first one
+        self._places: dict[str, _Place] = {}
+        self.models: Mapping[str, Detector] = {}
+        self.refused: Mapping[str, str] = {}
+        if settings.model_path is not None:
+            logger.warning("MODEL_PATH names the only model in service: unset it, and set MODELS to a folder of models")
+        self.update(settled=0)
 
-    def look(self) -> None:
-        """Take another file into service, if one was put in place and left alone since; call it once a second.
+    def update(self, settled: float = _SETTLED) -> None:
+        """Take what was put in place since the last call into service; call it once a second.
 
-        It is loaded, run once, and compared with the digest in its card.json; the model before it stays in service
-        until then, and goes on where anything is wrong.
+        New files are loaded, verified and run once. The model before them stays in service until then, and longer where
+        anything is wrong, also where its folder is gone.
+
+        Args:
+            settled: seconds that new files must have been left alone.
         """
-        path = self._settings.model_path
-        now = stamp(path)
-        if now == self._seen:
-            return
-        if self._waiting is None or self._waiting[0] != now:
-            self._waiting = (now, time.monotonic())
-        if time.monotonic() - self._waiting[1] < _SETTLED:
-            return
-        found: Model | str
+        fault = None
         try:
-            found = load(self._settings)
-            verify(path, found.sha256)
+            for key, path in model_folders(self._settings).items():
+                self._places.setdefault(key, _Place(path)).path = path
         except ModelError as error:
-            found = str(error)
-        if stamp(path) != now:
-            return  # it changed meanwhile: the next look sees it whole
-        if isinstance(found, str):
-            metrics.SWAPS.labels("refused").inc()
-            serving = f"version {self.model.detector.version} stays in service" if self.model else "there is no model"
-            logger.critical("%s; %s", found, serving)
-            self.refused = found
+            fault = str(error)
         else:
-            if self.model is None or found.sha256 != self.model.sha256:  # else its card.json was written anew
-                metrics.SWAPS.labels("done").inc()
-                logger.warning("version %s is in service now, sha256 %s", found.detector.version, found.sha256)
-            elif self.refused:
-                logger.warning("what lies at %s is the file in service again", path)
-            self._serve(found)
-        self._seen, self._waiting = now, None
+            for key, place in self._places.items():
+                self._reload(key, place, settled)
+        self._publish({} if fault is None else {"MODELS": fault}, starting=settled == 0)
 
-    def _serve(self, model: Model) -> None:
-        if self.model is not None:
-            metrics.MODEL.labels(self.model.detector.version, self.model.sha256).set(0)
-        self.model, self.refused = model, None
-        metrics.MODEL.labels(model.detector.version, model.sha256).set(1)
-        metrics.LOADED.set(True)
+    def _reload(self, key: str, place: _Place, settled: float) -> None:
+        now = stamp(place.path)
+        if now == place.seen:
+            return
+        if place.waiting is None or place.waiting[0] != now:
+            place.waiting = (now, time.monotonic())
+        if time.monotonic() - place.waiting[1] < settled:
+            return
+        detector, fault = place.detector, None
+        try:
+            detector = self._load(key, place.path)
+        except ModelError as error:
+            fault = str(error)
+        if settled and stamp(place.path) != now:
+            return  # it changed meanwhile: the next call sees it whole
+        place.detector, place.fault, place.seen, place.waiting = detector, fault, now, None
+
+    def _load(self, key: str, path: Path) -> Detector:
+        if key != _ONE_MODEL and path.is_dir() and (name := read_card(path).name) != key:
+            raise ModelError(f"{path / CARD} is the card of {name}: name the folder {name}, or put {key}'s card there")
+        threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.workers))
+        return Detector(path, alpha=self._settings.alpha, ai_prior=self._settings.ai_prior, threads=threads)
+
+    def _publish(self, refused: dict[str, str], *, starting: bool) -> None:
+        """Put what was loaded into service, and log what changed."""
+        before, faults = self.models, self.refused
+        self.models = models = self._fitting(refused)
+        self.refused = refused
+        for name in sorted({*models, *before}):
+            self._note_served(name, before.get(name), models.get(name), starting=starting)
+        for name, fault in refused.items():
+            if faults.get(name) != fault:
+                self._note_refused(name, fault, starting=starting)
+        for name in faults.keys() - refused.keys():
+            metrics.LOADED.labels(name).set(True)
+            if name in models and models[name] is before.get(name):
+                logger.warning("the files of %s are those in service again", name)
+
+    def _fitting(self, refused: dict[str, str]) -> dict[str, Detector]:
+        """Return the models that can be served together, and add to `refused` why the others cannot.
+
+        Of two that claim the same sizes of photos, the first in alphabetical order is served.
+        """
+        models: dict[str, Detector] = {}
+        for key, place in sorted(self._places.items()):
+            name = place.detector.name if place.detector else key
+            if place.fault is not None:
+                refused[name] = place.fault
+            if place.detector is None:
+                continue
+            known = place.detector.card.domain.geometry
+            rival = next((other for other in models.values() if overlap(known, other.card.domain.geometry)), None)
+            if rival is None:
+                models[name] = place.detector
+            else:
+                refused[name] = (
+                    f"{place.path} claims sizes of photos that {rival.name} claims too: give each model a "
+                    "domain.geometry of its own"
+                )
+        return models
+
+    def _note_served(self, name: str, before: Detector | None, now: Detector | None, *, starting: bool) -> None:
+        if before is now:
+            return
+        for detector, value in ((before, 0), (now, 1)):
+            if detector is not None:
+                metrics.MODEL.labels(name, detector.version, detector.sha256).set(value)
+        for result in ("done", "refused"):
+            metrics.SWAPS.labels(name, result)  # there from the start, so that an alert sees the first one
+        metrics.LOADED.labels(name).set(now is not None)
+        if now is not None and not starting and (before is None or before.sha256 != now.sha256):  # not only a new card
+            metrics.SWAPS.labels(name, "done").inc()
+            logger.warning("%s: version %s is in service now, sha256 %s", name, now.version, now.sha256)
+
+    def _note_refused(self, name: str, fault: str, *, starting: bool) -> None:
+        if name in self.models:
+            serving = f"{name} {self.models[name].version} stays in service"
+        elif self.models:
+            serving = f"in service: {', '.join(self.models)}"
+        else:
+            serving = "there is no model: until then predictions and /readyz answer 503"
+        logger.critical("%s; %s", fault, serving)
+        if not starting:
+            metrics.SWAPS.labels(name, "refused").inc()
+        if name not in self.models:
+            metrics.LOADED.labels(name).set(False)
 
 
-def load(settings: Settings) -> Model:
-    """Load the model file that the settings name.
+def choose(cards: Mapping[str, Card], width: int, height: int) -> str:
+    """Return the name of the model that answers for a photo: the one that knows its size, else the nearest one.
+
+    Near is what differs least in the logarithms of width and height; of two that are as near, the first by name.
+
+    Args:
+        cards: by name, at least one.
+        width: of the upright photo, in pixels.
+        height: likewise.
+    """
+
+    def away(name: str) -> tuple[float, str]:
+        known = cards[name].domain.geometry
+        across = _gap(width, known.min_width, known.max_width)
+        return math.hypot(across, _gap(height, known.min_height, known.max_height)), name
+
+    return min(cards, key=away)
+
+
+def _gap(side: int, least: int, most: int) -> float:
+    """Return how far a side is from a range, as a difference of logarithms; 0: inside."""
+    return math.log(max(least / side, side / most, 1))
+
+
+def overlap(one: Geometry, other: Geometry) -> bool:
+    """Tell whether there is a size of photo that both know."""
+    return (
+        max(one.min_width, other.min_width) <= min(one.max_width, other.max_width)
+        and max(one.min_height, other.min_height) <= min(one.max_height, other.max_height)
+    )  # fmt: skip
+
+
+def model_folders(settings: Settings) -> dict[str, Path]:
+    """Return where the models lie, by the folder's name, in alphabetical order.
+
+    With MODEL_PATH there is one, under that name: the folder of that file, or the file alone where it has no card.json
+    beside it.
 
     Raises:
-        ModelError: it cannot be used.
+        ModelError: MODELS is no folder, or holds no model.
     """
-    path, cores = settings.model_path, min(_ALONE_CORES, os.cpu_count() or 1)
-    detector, alone = (
-        Detector(path, alpha=settings.alpha, ai_prior=settings.ai_prior, threads=threads) for threads in (1, cores)
-    )
-    return Model(detector, alone, digest(path))
+    if (path := settings.model_path) is not None:
+        folder = path if path.is_dir() else path.parent
+        whole = (folder / CARD).is_file() and path in (folder, folder / MODEL)
+        return {_ONE_MODEL: folder if whole else path}
+    ask = "name the folder that holds a folder for each model"
+    try:
+        entries = sorted(settings.models.iterdir())
+    except FileNotFoundError as error:
+        raise ModelError(f"MODELS={settings.models} does not exist: {ask}") from error
+    except NotADirectoryError as error:
+        raise ModelError(f"MODELS={settings.models} is a file: {ask}") from error
+    except OSError as error:
+        raise ModelError(f"MODELS={settings.models} cannot be read ({error.strerror}): {ask}") from error
+    found = {
+        entry.name: entry
+        for entry in entries
+        if not entry.name.startswith(".") and ((entry / CARD).is_file() or (entry / MODEL).is_file())
+    }
+    if not found:
+        raise ModelError(f"MODELS={settings.models} holds no model: put a model's folder, with its {CARD}, there")
+    return found
+
+
+def first_model(settings: Settings) -> Path:
+    """Return the ONNX file of the first model; errors as `model_folders`."""
+    path = next(iter(model_folders(settings).values()))
+    return path / MODEL if path.is_dir() else path
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what changes when a model's files are replaced, also through a link to their folder.
+
+    Args:
+        path: the model's folder, or its ONNX file.
+    """
+    file = path if path.suffix == ".onnx" else path / MODEL
+    return tuple(_stat(each) for each in (file, file.with_name(CARD)))
 
 
 def digest(path: Path) -> str:
     """Return a file's sha256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def stamp(path: Path) -> Stamp:
-    """Return what changes when the model file or its card.json is replaced, also through a link to their folder."""
-    return tuple(_stat(file) for file in (path, path.with_name(CARD)))
 
 
 def verify(path: Path, sha256: str) -> None:

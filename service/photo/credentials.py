@@ -7,7 +7,7 @@ import io
 import json
 import re
 import ssl
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,8 @@ from c2pa import C2paError, Context, Reader
 
 from service.photo import manifests
 from service.photo.formats import Format, format_of
-from service.photo.manifests import Version
+from service.photo.provenance import Credential
 
-Status = Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
 LibraryState = Literal["Trusted", "Valid", "Invalid"]
 
 # What a claim signer's certificate may be for, beside e-mail (C2PA specification 2.2, 14.5.1): documents, C2PA claims.
@@ -30,52 +29,6 @@ _UNPACKED_MB = 10  # of a compressed manifest, at most
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 _LINK = re.compile(rb"dcterms:provenance\s*(?:=\s*[\"']|>)\s*https?://")  # in XMP: C2PA specification 2.2, 11.4
-
-
-@dataclass(frozen=True)
-class Credential:
-    """What a file's Content Credentials come to.
-
-    Attributes:
-        status: `valid`: whole, of this very picture, signed by a trusted signer; `untrusted`: whole, but it cannot be
-            vouched for: an unknown signer, a certificate that had expired or is meant for something else; `invalid`:
-            changed after it was signed, or it breaks another rule of C2PA, or so does the history it brings along;
-            `unreadable`: no C2PA that the library knows; `elsewhere`: the file only points to it.
-        declares: digital source types in the actions of all `versions` but inputs, believed or not, such as
-            `trainedAlgorithmicMedia` (AI-generated) or `digitalCapture` (a camera's).
-        generator: the program that wrote the claim.
-        signer: whose certificate signed it.
-        problems: C2PA validation codes of failures, such as `assertion.dataHash.mismatch`, those of the versions before
-            included; of an unreadable one the library's words.
-        signature_holds: as `manifests.Facts`, of the active manifest; so are the next three.
-        unchanged: likewise.
-        signer_trusted: likewise.
-        in_time: likewise.
-        identity: label of an identity assertion in it, which is not checked; None: it has none.
-        versions: the manifests of the picture's history, the active one first, each with a state of its own.
-    """
-
-    status: Status
-    declares: tuple[str, ...] = ()
-    generator: str | None = None
-    signer: str | None = None
-    problems: tuple[str, ...] = ()
-    signature_holds: bool | None = None
-    unchanged: bool | None = None
-    signer_trusted: bool | None = None
-    in_time: bool | None = None
-    identity: str | None = None
-    versions: tuple[Version, ...] = ()
-
-    @property
-    def says_generated(self) -> bool:
-        """Whether it can be believed that the whole picture was generated."""
-        return self.status == "valid" and any(version.decides == "generated" for version in self.versions)
-
-    @property
-    def says_partly_generated(self) -> bool:
-        """Whether it can be believed that parts of the picture were generated."""
-        return self.status == "valid" and any(version.decides == "partly_generated" for version in self.versions)
 
 
 class CredentialReader:

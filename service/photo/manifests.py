@@ -8,13 +8,10 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from service.photo.provenance import CredentialVersion, Relationship, Saying, State
 from service.photo.text import short
-
-State = Literal["valid", "untrusted", "invalid"]
-Relationship = Literal["active", "parentOf", "componentOf", "inputTo"]
-Saying = Literal["generated", "partly_generated"]
 
 # IPTC digital source types (cv.iptc.org/newscodes/digitalsourcetype), and one of C2PA's (c2pa.org/digitalsourcetype).
 GENERATED = ("trainedAlgorithmicMedia", "trainedAlgorithmicData")
@@ -51,28 +48,6 @@ class Facts:
     unchanged: bool | None = None
     signer_trusted: bool | None = None
     in_time: bool | None = None
-
-
-@dataclass(frozen=True)
-class Version:
-    """One manifest of a picture's history.
-
-    Attributes:
-        relationship: to the manifest that names it; `active` is the picture's own, `parentOf` the version before,
-            `componentOf` a picture that was put in, `inputTo` what something was made from, such as a prompt's picture.
-        status: its own, as `Credential.status`.
-        declares: digital source types in its actions.
-        generator: the program that wrote it.
-        signer: whose certificate signed it.
-        decides: what is believed of the picture because of it; None where it is not believed, or declares no AI.
-    """
-
-    relationship: Relationship
-    status: State
-    declares: tuple[str, ...] = ()
-    generator: str | None = None
-    signer: str | None = None
-    decides: Saying | None = None
 
 
 @dataclass
@@ -162,7 +137,7 @@ def only_trusting(store: dict[str, Any], signers: dict[str, Any]) -> dict[str, A
     return store
 
 
-def versions(store: dict[str, Any]) -> tuple[Version, ...]:
+def versions(store: dict[str, Any]) -> tuple[CredentialVersion, ...]:
     """Return the active manifest and those before it: first parents, then components and inputs.
 
     A manifest decides if it is valid and everyone up to it is, too. What was only put in makes a picture partly
@@ -171,7 +146,7 @@ def versions(store: dict[str, Any]) -> tuple[Version, ...]:
     """
     manifests = _dict(store.get("manifests"))
     codes = _codes(store, manifests)
-    found: dict[str, Version] = {}
+    found: dict[str, CredentialVersion] = {}
     whole: Saying | None = None if broken(failures_before(store)) else "generated"
     todo: deque[tuple[Any, Relationship, Saying | None]] = deque([(store["active_manifest"], "active", whole)])
     while todo and len(found) < _VERSIONS:
@@ -184,7 +159,7 @@ def versions(store: dict[str, Any]) -> tuple[Version, ...]:
             success, failure = codes[label].successes(), codes[label].failures()
         own = state(facts(success, failure), failure)
         most = most if own == "valid" else None
-        found[label] = Version(
+        found[label] = CredentialVersion(
             relationship=relationship,
             status=own,
             declares=unique(term for _, term in _terms(manifest)),

@@ -10,17 +10,16 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from service.photo.fields import Fields, fields_of
 from service.photo.manifests import GENERATED, PARTLY_GENERATED
 from service.photo.metadata import Metadata
+from service.photo.provenance import Mark
 from service.photo.text import short
 
 logger = logging.getLogger(__name__)
 
-AI: frozenset[str] = frozenset({"generated", "edited", "possibly_generated", "suspected_generated"})
 SHOWN = "shown"  # says nothing of AI by itself
 
 _MOST = 20  # marks of a file that are told
@@ -76,29 +75,6 @@ _STEPS = re.compile(r"\bSteps: \d{1,5}\b")
 _NODES = re.compile(r"\s{0,9}(?:prompt|workflow) ?: ?\{\s{0,99}\"", re.IGNORECASE)
 _AIGC_FIELDS = frozenset({"ContentProducer", "ProduceID", "ContentPropagator", "PropagateID"})
 _AIGC_LABELS = {"1": "generated", "2": "possibly_generated", "3": "suspected_generated"}
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One statement of a file.
-
-    Attributes:
-        kind: what kind of statement, such as `iptc_digital_source_type`.
-        where: container and field, such as `xmp:Iptc4xmpExt:DigitalSourceType`.
-        says: `generated`, `edited`, `possibly_generated`, `suspected_generated` (`AI`); of an IPTC source type that is
-            not AI its own name, such as `digitalCapture`; `shown`: nothing of AI by itself.
-        generator: who or what made it, by its own words; None: it does not say.
-    """
-
-    kind: str
-    where: str
-    says: str
-    generator: str | None = None
-
-    @property
-    def is_ai(self) -> bool:
-        """Whether it says that AI made or changed the picture."""
-        return self.says in AI
 
 
 Found = tuple[str, str | None]  # what it says, and the generator

@@ -1,24 +1,17 @@
 """The model file: what it says of itself, what it gives, and what is refused."""
 
-import asyncio
 import copy
 import hashlib
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from service.http.state import start_worker
 from service.models.card import Card, ModelError, read_card
 from service.models.detector import Detector
-from service.models.images import RESIZES
-from service.models.store import load
-from service.settings import Settings
 from tests.support import tiny_model
 from tests.support.server import ROOT
 
@@ -66,7 +59,7 @@ def test_a_file_that_is_no_detector_is_one_clear_line(tmp_path: Path, tiny: Path
     assert printed.stdout == ""
     assert len(printed.stderr.splitlines()) == 1
     assert str(path) in printed.stderr
-    assert "MODEL_PATH" in printed.stderr
+    assert "MODELS" in printed.stderr
     with pytest.raises(ModelError):
         Detector(path)
 
@@ -78,10 +71,7 @@ def test_a_card_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> None:
         Detector(tiny_model.build(tmp_path / "model.onnx", card))
 
 
-def test_photos_are_resized_as_the_card_says(tmp_path: Path, tiny: Path) -> None:
-    photo = Image.linear_gradient("L").convert("RGB")
-    detector = Detector(tiny)
-    assert np.array_equal(detector.prepare(photo), RESIZES["squash"](photo, detector.height, detector.width))
+def test_an_unknown_policy_of_resizing_is_refused(tmp_path: Path) -> None:
     card = copy.deepcopy(tiny_model.CARD)
     card["input"]["resize"] = "crop-lanczos"
     with pytest.raises(ModelError, match=r"input\.resize: Input should be"):
@@ -108,29 +98,14 @@ def test_scores_do_not_depend_on_the_batch(tiny: Path) -> None:
     assert together.heatmap.mean((1, 2)) + detector.card.head_bias == pytest.approx(logit, abs=1e-4)
 
 
-def test_a_request_alone_is_scored_on_more_cores_to_the_same_bits() -> None:
-    model = load(Settings())
+def test_more_threads_give_the_same_bits() -> None:
+    path = ROOT / "models" / "cifake"
     photos = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    one, several = Detector(path), Detector(path, threads=2)
     for size in (1, 2, 20, 40):
-        one, several = model.detector.score(photos[:size]), model.alone.score(photos[:size])
         for name in ("probability", "embedding", "heatmap", "ood_score"):
-            assert np.array_equal(getattr(one, name), getattr(several, name)), name
-
-
-def test_the_first_request_gets_more_cores_and_those_beside_it_one(tmp_path: Path) -> None:
-    async def ask() -> None:
-        state = start_worker(Settings(log_url=f"sqlite:///{tmp_path / 'log.db'}"))
-        model, release = state.loaded(), threading.Event()
-        assert state.detector() is model.alone
-        first = asyncio.create_task(state.photo_queue.run(release.wait))
-        await asyncio.sleep(0)
-        assert state.detector() is model.detector
-        release.set()
-        await first
-        assert state.detector() is model.alone
-        state.log.close()
-
-    asyncio.run(ask())
+            found = [getattr(detector.score(photos[:size]), name) for detector in (one, several)]
+            assert np.array_equal(*found), name
 
 
 @pytest.mark.parametrize("shape", [(0, 32, 32, 3), (1, 32, 31, 3), (32, 32, 3)])
@@ -152,8 +127,7 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 import service.service
 from service.models.detector import Detector
-from service.models.images import RESIZES
-from service.models.store import load
+from service.models.store import ModelStore
 from service.settings import Settings
 from service.http.state import start_worker
 Detector(sys.argv[1])

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.models.decision import Decision
+from service.models.decision import Decision, with_evidence
 from service.models.detector import Detector
-from service.models.judgement import with_evidence
-from service.photo.credentials import Credential, Status
-from service.photo.manifests import Saying, Version
+from service.photo.provenance import Credential, CredentialStatus, CredentialVersion, Saying
 from tests.support.marked import MARKED, XMP
 from tests.support.photos import chunk, encode, photo, with_chunk
 from tests.support.server import released_model
@@ -95,10 +93,10 @@ def test_no_other_credential_does(client: TestClient) -> None:
     ],
 )
 def test_what_a_credential_makes_of_a_decision(
-    status: Status, decides: Saying | None, becomes: tuple[str, ...]
+    status: CredentialStatus, decides: Saying | None, becomes: tuple[str, ...]
 ) -> None:
     before: tuple[Decision, ...] = ("clear", "review", "flag")
-    credential = Credential(status, versions=(Version("active", "valid", decides=decides),))
+    credential = Credential(status, versions=(CredentialVersion("active", "valid", decides=decides),))
     assert tuple(with_evidence(each, credential, False)[0] for each in before) == becomes
     assert tuple(with_evidence(each, None, False)[0] for each in before) == before
 
@@ -108,7 +106,7 @@ def test_a_mark_turns_clear_into_review_where_it_is_to() -> None:
     assert [with_evidence(each, None, True) for each in before] == [
         ("review", "mark"), ("review", "pixels"), ("flag", "pixels"),
     ]  # fmt: skip
-    generated = Credential("valid", versions=(Version("active", "valid", decides="generated"),))
+    generated = Credential("valid", versions=(CredentialVersion("active", "valid", decides="generated"),))
     assert [with_evidence(each, generated, True)[1] for each in before] == ["credential", "credential", "pixels"]
 
 

@@ -40,7 +40,7 @@ def test_every_kind_of_photo_is_answered(client: TestClient, name: str) -> None:
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert set(body) == {
-        *("prediction", "probability", "confidence", "inference_time_ms", "model_version", "request_id"),
+        *("prediction", "probability", "confidence", "inference_time_ms", "model", "model_version", "request_id"),
         *("decision", "decided_by", "in_domain", "domain", "provenance", "notes"),
     }
     assert body["request_id"] == answer.headers["X-Request-ID"]

@@ -28,7 +28,7 @@ def test_without_a_model_the_service_lives_and_says_so(
         body = client.get("/health").json()
         assert (body["status"], body["model_loaded"], body["model_version"]) == ("unhealthy", False, "unknown")
     (line,) = (record for record in caplog.records if str(path) in record.getMessage())
-    assert "MODEL_PATH" in line.getMessage()
+    assert "MODELS" in line.getMessage()
     assert line.exc_info is None
 
 
@@ -41,7 +41,7 @@ def test_probes_tell_a_service_without_a_model(tmp_path: Path) -> None:
     ):
         assert is_error(client.get("/readyz"), 503)
         assert client.get("/livez").status_code == 200
-        assert "aidetect_model_loaded 0.0" in client.get("/metrics").text
+        assert 'aidetect_model_loaded{model="MODEL_PATH"} 0.0' in client.get("/metrics").text
         lines = [line for line in server.printed().splitlines() if str(path) in line]
         assert len(lines) == 2, lines  # one a worker
         assert "Traceback" not in server.printed()

@@ -74,8 +74,8 @@ def test_a_new_model_and_the_way_back_cost_no_request(tmp_path: Path) -> None:
         assert {version for _, version in answers} == {"1.0.0", "2.0.0"}
         assert model(server)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         text = httpx.get(f"{server.url}/metrics").text
-        assert 'aidetect_model_swaps_total{result="done"} 6.0' in text  # three, by two workers
-        assert 'aidetect_model_info{sha256="' in text
+        assert 'aidetect_model_swaps_total{model="cifake",result="done"} 6.0' in text  # three, by two workers
+        assert 'aidetect_model_info{model="cifake",sha256="' in text
         live = [line for line in text.splitlines() if line.startswith("aidetect_model_info{") and line.endswith(" 1.0")]
         assert len(live) == 1
         assert 'version="2.0.0"' in live[0]
@@ -95,10 +95,12 @@ def test_a_wrong_file_changes_nothing_and_is_told(tmp_path: Path, fault: str) ->
             tiny_model.build(path, tiny_model.CARD | {"version": "2.0.0"})
         else:
             path.unlink()
-        wait_for(lambda: 'aidetect_model_swaps_total{result="refused"} 2.0' in httpx.get(f"{server.url}/metrics").text)
+        counted = 'aidetect_model_swaps_total{model="cifake",result="refused"} 2.0'
+        wait_for(lambda: counted in httpx.get(f"{server.url}/metrics").text)
         assert versions(server.url) == {"1.0.0"}
         assert httpx.post(f"{server.url}/predict", files={"file": GOOD["png"]}).status_code == 200
-        told = {"truncated": "truncated", "other_card": "put both of one release there", "gone": "not found"}[fault]
+        # A file that is cut is another one than its card says, too.
+        told = "not found" if fault == "gone" else "put both files of one release there"
         assert told in model(server)["note"]
         lines = [line for line in server.printed().splitlines() if "1.0.0 stays in service" in line]
         assert len(lines) == 2  # one a worker, once

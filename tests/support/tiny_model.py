@@ -49,12 +49,15 @@ CARD: dict[str, Any] = {
 }
 
 
-def build(path: Path, card: dict[str, Any] | None = None, **metadata: str) -> Path:
+def build(
+    path: Path, card: dict[str, Any] | None = None, size: tuple[int, int] = (SIZE, SIZE), **metadata: str
+) -> Path:
     """Write the model: 8 random 8x8-patch features, a linear head, the class activation map; return `path`.
 
     Args:
         path: where the file goes.
         card: another card than `CARD`.
+        size: height and width of the photos that it takes, in pixels; multiples of 8.
         metadata: metadata written instead of the card, for files that are no detector.
     """
     random = np.random.default_rng(0)
@@ -92,11 +95,11 @@ def build(path: Path, card: dict[str, Any] | None = None, **metadata: str) -> Pa
     graph = helper.make_graph(
         nodes,
         "detector",
-        [tensor("images", TensorProto.UINT8, "N", SIZE, SIZE, 3)],
+        [tensor("images", TensorProto.UINT8, "N", *size, 3)],
         [
             tensor("probability", TensorProto.FLOAT, "N"),
             tensor("embedding", TensorProto.FLOAT, "N", 8),
-            tensor("heatmap", TensorProto.FLOAT, "N", 4, 4),
+            tensor("heatmap", TensorProto.FLOAT, "N", size[0] // 8, size[1] // 8),
             tensor("distance", TensorProto.FLOAT, "N"),
         ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
@@ -108,10 +111,12 @@ def build(path: Path, card: dict[str, Any] | None = None, **metadata: str) -> Pa
     return path
 
 
-def release(folder: Path, version: str) -> Path:
-    """Write the model with its card.json; return the folder."""
+def release(folder: Path, version: str, **changes: Any) -> Path:
+    """Write the model with its card.json, and return the folder; `changes` are parts of another card than `CARD`."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = build(folder / "model.onnx", CARD | {"version": version}).read_bytes()
+    inside = CARD | changes | {"version": version}
+    size = inside["input"]["height"], inside["input"]["width"]
+    data = build(folder / "model.onnx", inside, size).read_bytes()
     card = {
         "version": version,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -120,7 +125,7 @@ def release(folder: Path, version: str) -> Path:
         "validation": {"accuracy": 0.9},
         "metrics": {"test": {"accuracy": 0.9, "auc": 0.95, "ece": 0.01}},
         "assessment": {},
-        "model": CARD | {"version": version},
+        "model": inside,
     }
     (folder / "card.json").write_text(json.dumps(card))
     return folder

@@ -15,23 +15,25 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from service.models import images
+from service.models.decision import Verdict, judge
 from service.models.detector import Detector
-from service.models.judgement import judge
 from service.photo import ImageError, decode, marks
-from service.photo.credentials import Credential, CredentialReader
+from service.photo.credentials import CredentialReader
+from service.photo.provenance import Provenance, provenance
 from stages.common import whole_file
 from stages.training.prefetch import ahead
 from tools.score.catalogue import Catalogue, Photo, read
 
+_ARROW = {bool: pa.bool_(), float: pa.float64(), int: pa.int64()}  # text, of which Literals are, is what is left
+_FLAT = {  # fields of an answer that are one value, and so a column of the same name
+    name: _ARROW.get(field.annotation, pa.string())  # type: ignore[arg-type]
+    for name, field in Verdict.model_fields.items()
+    if name not in ("domain", "provenance", "notes")
+}
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
-        ("probability", pa.float64()),
-        ("prediction", pa.string()),
-        ("confidence", pa.string()),
-        ("decision", pa.string()),
-        ("decided_by", pa.string()),
-        ("in_domain", pa.bool_()),
+        *_FLAT.items(),
         ("domain_embedding", pa.bool_()),
         ("domain_geometry", pa.bool_()),
         ("c2pa_status", pa.string()),
@@ -40,7 +42,6 @@ SCHEMA = pa.schema(
         ("marks", pa.list_(pa.struct([(name, pa.string()) for name in ("kind", "where", "says", "generator")]))),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("model_version", pa.string()),
         ("error_type", pa.string()),
         ("error", pa.string()),
     ]
@@ -112,18 +113,18 @@ class Scorer:
 
     def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        good: list[tuple[dict[str, Any], Credential | None, bool]] = []
+        good: list[tuple[dict[str, Any], Provenance]] = []
         pixels: list[images.Uint8] = []
         for name, data in photos:
-            row: dict[str, Any] = {"name": name, "model_version": self.detector.version}
+            row: dict[str, Any] = {"name": name, "model": self.detector.name, "model_version": self.detector.version}
             rows.append(row)
             if isinstance(data, Exception):
                 row |= {"error_type": "unreadable", "error": _said(data)}
                 continue
             try:
                 photo = decode(data)
-                found, markers = marks.read(photo.metadata)
                 credential = self.job.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
+                said = provenance(credential, *marks.read(photo.metadata))
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
                 continue
@@ -131,34 +132,33 @@ class Scorer:
                 row |= {"error_type": "internal_error", "error": _said(error)}
                 continue
             pixels.append(self.detector.prepare(photo.image))
-            row |= {"width": photo.image.width, "height": photo.image.height, "ai_markers": markers}
-            row["marks"] = [dataclasses.asdict(mark) for mark in found]
-            if credential is not None:
-                row |= {"c2pa_status": credential.status, "c2pa_declares": list(credential.declares)}
-            good.append((row, credential, any(mark.is_ai for mark in found)))
+            row |= {"width": photo.image.width, "height": photo.image.height}
+            good.append((row, said))
         if good:
             scores = self.detector.score(np.stack(pixels))
-            for place, (row, credential, marked) in enumerate(good):
-                judged = judge(
+            for place, (row, said) in enumerate(good):
+                verdict = judge(
                     self.detector,
                     scores,
                     place,
                     width=row["width"],
                     height=row["height"],
-                    credential=credential,
-                    marked=marked and self.job.review_marked,
+                    provenance=said,
+                    review_marked=self.job.review_marked,
                 )
-                row |= {
-                    "probability": judged.probability,
-                    "prediction": judged.prediction,
-                    "confidence": judged.confidence,
-                    "decision": judged.decision,
-                    "decided_by": judged.decided_by,
-                    "in_domain": judged.domain.inside,
-                    "domain_embedding": judged.domain.embedding,
-                    "domain_geometry": judged.domain.geometry,
-                }
+                row.update(_flat(verdict))
         return rows
+
+
+def _flat(verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of a photo's answer."""
+    said = verdict.provenance
+    row = {name: getattr(verdict, name) for name in _FLAT}
+    row |= {"domain_embedding": verdict.domain.embedding, "domain_geometry": verdict.domain.geometry}
+    row |= {"ai_markers": said.ai_markers, "marks": [dataclasses.asdict(mark) for mark in said.marks]}
+    if said.c2pa is not None:
+        row |= {"c2pa_status": said.c2pa.status, "c2pa_declares": list(said.c2pa.declares)}
+    return row
 
 
 def _said(error: Exception) -> str:

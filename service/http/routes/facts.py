@@ -2,9 +2,9 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -12,10 +12,11 @@ from service import metrics, schemas
 from service.http.dependencies import RequestId, StateOf
 from service.http.errors import ApiError
 from service.http.openapi import errors
-from service.http.state import AppState
-from service.models.card import CARD, ModelError, Release, read_card
+from service.models.card import PLOTS
+from service.models.detector import Detector
 
 router = APIRouter(responses=errors(503), tags=["facts"])
+_FIRST = "without it: the first in alphabetical order"
 _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -25,13 +26,14 @@ _PNG: dict[int | str, dict[str, Any]] = {
 async def health(state: StateOf, request_id: RequestId) -> schemas.HealthResponse:
     """Readiness and details; answers 200 either way."""
 
-    model = state.served.model
+    versions = {name: detector.version for name, detector in state.store.models.items()}
 
     def work() -> schemas.HealthResponse:
         return schemas.HealthResponse(
-            status="healthy" if model else "unhealthy",
-            model_loaded=model is not None,
-            model_version=model.detector.version if model else "unknown",
+            status="healthy" if versions else "unhealthy",
+            model_loaded=bool(versions),
+            model_version=next(iter(versions.values()), "unknown"),
+            models=versions,
             uptime_seconds=round(time.monotonic() - state.started, 3),
             active_requests=round(metrics.total("aidetect_active_requests")),
             drift_detected=metrics.total("aidetect_drift_detected") > 0,
@@ -44,17 +46,25 @@ async def health(state: StateOf, request_id: RequestId) -> schemas.HealthRespons
 
 @router.get("/model")
 async def model(state: StateOf, request_id: RequestId) -> schemas.ModelResponse:
-    """The running model's card."""
-    loaded = state.loaded()
-    detector, card = loaded.detector, loaded.detector.card
-    (release, note), plots = await state.side_queue.run(
-        lambda: (_release(state.settings.model_path.parent, loaded.sha256), _plots(state))
+    """The cards of the models in service."""
+    models, refused = state.models(), state.store.refused
+    found = await state.side_queue.run(
+        lambda: [_facts(detector, refused.get(name)) for name, detector in models.items()]
     )
-    return schemas.ModelResponse(
+    return schemas.ModelResponse(**dict(found[0]), models=found, refused=dict(refused), request_id=request_id)
+
+
+def _facts(detector: Detector, refused: str | None) -> schemas.ModelFacts:
+    card, release, note = detector.card, detector.card.release, refused
+    if release is None and note is None:
+        note = "it is a candidate, and no release"
+        if not detector.path.is_dir():
+            note = "there is no card.json beside the model file"
+    return schemas.ModelFacts(
         name=card.name,
-        version=detector.version,
+        version=card.version,
         license=card.license,
-        sha256=loaded.sha256,
+        sha256=detector.sha256,
         git_commit=release.git_commit if release else None,
         released_at=release.released_at if release else None,
         data=card.data.model_dump(),
@@ -66,18 +76,26 @@ async def model(state: StateOf, request_id: RequestId) -> schemas.ModelResponse:
             clear=detector.thresholds.clear,
         ),
         model=card.of_file.model_dump(mode="json", exclude_none=True),
-        plots=[f"/model/plots/{name}" for name in sorted(plots)] if release else [],
-        note=state.served.refused or note,
-        request_id=request_id,
+        plots=[f"/model/plots/{name}?model={card.name}" for name in sorted(_plots(detector))],
+        note=note,
     )
 
 
 @router.get("/model/plots/{name}", response_class=Response, responses=errors(404, 422) | _PNG)
-async def plot(state: StateOf, name: str) -> Response:
+async def plot(
+    state: StateOf,
+    name: str,
+    model: Annotated[
+        str | None, Query(max_length=40, description="without it: the first in alphabetical order")
+    ] = None,
+) -> Response:
     """A picture of the release's figures; `/model` lists them."""
 
     def work() -> bytes:
-        path = _plots(state).get(name)  # a look-up, so that no name leads out of the folder
+        # Look-ups, so that no name leads out of the folder.
+        models = state.models()
+        detector = models.get(model or next(iter(models)))
+        path = _plots(detector).get(name) if detector else None
         if path is None:
             raise ApiError(404, "not_found", f"there is no plot {name[:100]}: /model lists them")
         return path.read_bytes()
@@ -92,18 +110,6 @@ async def prometheus(state: StateOf) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-def _plots(state: AppState) -> dict[str, Path]:
-    return {path.name: path for path in state.settings.model_path.with_name("plots").glob("*.png")}
-
-
-def _release(folder: Path, sha256: str) -> tuple[Release | None, str | None]:
-    """Return what card.json says of the release if it belongs to the model file with this digest, else why not."""
-    if not (folder / CARD).exists():
-        return None, "there is no card.json beside the model file"
-    try:
-        card = read_card(folder)
-    except ModelError:
-        return None, "card.json beside the model file is damaged"
-    return (
-        (card.release, None) if card.sha256 == sha256 else (None, "card.json beside the model file is another file's")
-    )
+def _plots(detector: Detector) -> dict[str, Path]:
+    """Return the pictures of a release's figures by their file names."""
+    return {path.name: path for path in (detector.path / PLOTS).glob("*.png")}

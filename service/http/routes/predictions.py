@@ -37,8 +37,8 @@ router = APIRouter(
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_predict)
 async def predict(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
-    detector = state.detector()
-    answer, _, _ = await state.photo_queue.run(lambda: predict_one(data, request_id, detector, state))
+    models = state.models()
+    answer, *_ = await state.photo_queue.run(lambda: predict_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
 
@@ -47,11 +47,11 @@ async def predict(request: Request, state: StateOf, request_id: RequestId, data:
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_explain)
 async def explain(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
-    detector = state.detector()
+    models = state.models()
 
     def work() -> schemas.ExplainResponse:
-        answer, image, heatmap = predict_one(data, request_id, detector, state)
-        picture = base64.b64encode(overlay(image, heatmap)).decode()
+        answer, image, maps, boxes = predict_one(data, request_id, models, state)
+        picture = base64.b64encode(overlay(image, maps, boxes)).decode()
         return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
     answer = await state.photo_queue.run(work)
@@ -68,15 +68,16 @@ async def predict_batch(
     files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
-    detector = state.detector()
+    models = state.models()
     most = state.settings.max_batch_images
     if len(files) > most:
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
     batch = [(clean_name(file.filename), await file.read()) for file in files]
-    answer = await state.photo_queue.run(lambda: predict_many(batch, request_id, detector, state), weight=len(batch))
-    request.state.log |= {"photos": answer.total, "failed": answer.failed, "model_version": answer.model_version}
+    answer = await state.photo_queue.run(lambda: predict_many(batch, request_id, models, state), weight=len(batch))
+    versions = {item.model: item.model_version for item in answer.results if item.error is None}
+    request.state.log |= {"photos": answer.total, "failed": answer.failed, "models": versions}
     return answer
 
 
 def _logged(answer: schemas.PredictResponse) -> dict[str, str]:
-    return {"prediction": answer.prediction, "decision": answer.decision, "model_version": answer.model_version}
+    return {name: getattr(answer, name) for name in ("prediction", "decision", "model", "model_version")}
