@@ -29,7 +29,7 @@ free_port = $(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv
 	|| { echo "port $(PORT) is taken, or $(HOST) is no address of this machine: $(1)" >&2; exit 1; }
 
 serve: PORT := $(or $(PORT),3000)
-serve: $(VENV)/.serve ## install what serving needs and answer on http://localhost:3000 (PORT=3001 make serve: elsewhere)
+serve: $(VENV)/.serve ## install what serving needs, answer on http://localhost:3000 (PORT=3001 make serve: elsewhere)
 	@$(call free_port,PORT=3001 make serve)
 	@echo
 	@echo "  in some seconds   http://localhost:$(PORT)/docs"
@@ -65,20 +65,25 @@ coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the proces
 soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no worker restarted, no memory leak
 	$(BIN)/python bench/soak.py
 
-repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline (dvc repro)
+repro: $(VENV)/.dev ## rebuild whatever is out of date in the pipeline, of each model (dvc repro)
 	$(BIN)/dvc repro
 
 record: $(VENV)/.dev ## the long recipe, for a machine with a GPU: an experiment named record (docs/ACCURACY.md)
-	$(BIN)/dvc exp run --name record -S train.epochs=150 -S 'train.backbone_args.layers=[2,2,2,1]' evaluate
+	$(BIN)/dvc exp run --name record -S models.cifake.train.epochs=150 \
+		-S 'models.cifake.train.backbone_args.layers=[2,2,2,1]' evaluate@cifake
 
-release: $(VENV)/.dev ## every step of a release: pipeline, gates, one reading of test, README and model card (docs/RELEASES.md)
-	$(BIN)/python -m tools.make_release
+# Which model: MODEL=… names one; without it the only one.
+model = $(if $(MODEL),--model $(MODEL))
 
-promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, and lies in deploy/current (TO=… elsewhere)
-	$(BIN)/python -m tools.registry promote $(if $(VERSION),--version $(VERSION)) --to $(or $(TO),deploy)
+release: $(VENV)/.dev ## every step of a release, MODEL=… of which (docs/RELEASES.md)
+	$(BIN)/python -m tools.make_release $(model)
 
-rollback: $(VENV)/.dev ## the champion before this one becomes champion again (docs/RELEASES.md)
-	$(BIN)/python -m tools.registry rollback --to $(or $(TO),deploy)
+promote: $(VENV)/.dev ## the release in models/ (or VERSION=…) becomes champion, in deploy/models (MODEL=…, TO=… elsewhere)
+	$(BIN)/python -m tools.registry promote $(model) $(if $(VERSION),--version $(VERSION)) \
+		$(if $(FROM),--from $(FROM)) --to $(or $(TO),deploy)
+
+rollback: $(VENV)/.dev ## the champion before this one becomes champion again (MODEL=…, docs/RELEASES.md)
+	$(BIN)/python -m tools.registry rollback $(model) --to $(or $(TO),deploy)
 
 image: $(VENV)/.serve ## build the container images (api, full, ui) with podman
 	ops/image.sh api full ui

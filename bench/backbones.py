@@ -10,11 +10,13 @@ image averaged, as it would be served. Forward passes of all files are timed in 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,10 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import tables
 from service.models.detector import Detector
 from stages.common import whole_file, write_json
 from stages.training.model import load_checkpoint
+from tools.report.render import block
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "backbones.png"
@@ -37,7 +39,7 @@ EPOCHS = 2  # of every backbone
 ROUNDS = 100
 QUICK = (  # what the comparison does not ask for is measured as coarsely as can be
     "export.domain_images=2000", "export.domain_drawings=200",
-    "evaluate.robustness_images=20", "evaluate.explained_images=1", "evaluate.outside_images=1",
+    "evaluate.robustness_images=20", "evaluate.explained_images=1", "evaluate.ood_images=1",
 )  # fmt: skip
 STOCK = ("~train.backbone_args.layers", "~train.backbone_args.channels", "~train.backbone_args.stem_type",
          "~train.backbone_args.stem_width", "~train.backbone_args.output_stride")  # fmt: skip
@@ -69,6 +71,11 @@ NETWORKS = (  # two residual nets, then one of each other family
 )  # fmt: skip
 
 
+def of_model(settings: Iterable[str]) -> list[str]:
+    """Return settings of a model's sections as settings of params.yaml."""
+    return [re.sub(r"^([~+]*)", r"\1models.cifake.", each) for each in settings]
+
+
 def train(network: Network, epochs: int) -> None:
     """Run one experiment up to evaluate, unless it was run before."""
     listed = ["dvc", "exp", "list", "--name-only"]
@@ -77,10 +84,10 @@ def train(network: Network, epochs: int) -> None:
     if name in known.stdout.split():
         return
     settings = (f"train.epochs={epochs}", *network.settings, *QUICK)
-    command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in settings)]
+    command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in of_model(settings))]
     # What else a shell has set for a release is no matter of an experiment.
     environment = {k: v for k, v in os.environ.items() if k != "LARGE_PHOTOS"}
-    subprocess.run([*command, "evaluate"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
+    subprocess.run([*command, "evaluate@cifake"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
 
 
 def found(revision: str | None) -> dict[str, Any]:
@@ -93,10 +100,10 @@ def found(revision: str | None) -> dict[str, Any]:
         return content
 
     metrics = json.loads(read("reports/cifake/metrics.json"))
-    params = yaml.safe_load(read("params.yaml"))["train"]
+    params = yaml.safe_load(read("params.yaml"))["models"]["cifake"]["train"]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.safetensors"
-        checkpoint.write_bytes(read("models/cifake/checkpoint.safetensors"))
+        checkpoint.write_bytes(read("build/cifake/candidate/checkpoint.safetensors"))
         network, _ = load_checkpoint(checkpoint)
     return {
         "backbone": params["backbone"],
@@ -107,7 +114,7 @@ def found(revision: str | None) -> dict[str, Any]:
         "validation_images": metrics["validation"]["images"],
         "accuracy": metrics["validation"]["accuracy"],
         "auc": metrics["validation"]["auc"],
-        "onnx": read("build/model.onnx"),
+        "onnx": read("build/cifake/candidate/model.onnx"),
     }
 
 
@@ -184,7 +191,7 @@ def main() -> None:
     pipeline = json.loads((ROOT / "reports" / "bench_pipeline.json").read_text(encoding="utf-8"))
     epoch = max((row for row in pipeline["rows"] if row["stage"] == "train"), key=lambda row: row["images"])
     report = {
-        "recipe": yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"],
+        "recipe": yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["train"],
         "backbones": backbones,
         "epochs": [
             {"epochs": row["epochs"], "minutes": round(row["epochs"] * epoch["seconds"] / 60)}
@@ -194,8 +201,8 @@ def main() -> None:
     }
     write_json(options.report, report)
     draw(backbones, PICTURE)
-    print(tables.backbones(report))
-    print(tables.epochs(report))
+    print(block("backbones", report))
+    print(block("epochs", report))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import tables
 from bench.floor import floor
 from stages.data.sources import members
+from tools.report.render import block
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
@@ -130,7 +130,7 @@ def main() -> None:
     }  # fmt: skip
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{tables.bulk(report)}\n{tables.ratios(report)}")
+    print(f"\n{block('bulk', report)}\n{block('ratios', report)}")
     print(f"killed after {there} parts: {killed[0]:,} rows, checksum {killed[1][:16]}…")
     if killed != undisturbed:
         sys.exit(f"error: an undisturbed run has {undisturbed[0]:,} rows, checksum {undisturbed[1][:16]}…")

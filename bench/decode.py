@@ -29,8 +29,8 @@ sys.path.insert(0, os.environ.get("BENCH_TREE", str(ROOT)))
 if "BENCH_TREE" not in os.environ:
     import pillow_heif
 
-    from bench import tables
     from tests.support.profiles import matrix_profile
+    from tools.report.render import block
 
 SIDES = {"240 px": (240, 240), "12 megapixels": (4000, 3000)}
 KINDS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 85}, "PNG": {}, "WEBP": {"quality": 85}, "AVIF": {}, "HEIF": {}}
@@ -114,7 +114,7 @@ def main() -> None:
         plain = rows.get(name.removesuffix(" profile"))
         row["profile_ms"] = round(row["ms"] - plain["ms"], 2) if plain and plain is not row else None
     report = {"against": options.against, "photos": rows}
-    print(tables.decode(report))
+    print(block("decode", report))
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

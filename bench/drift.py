@@ -2,10 +2,11 @@
 
 python bench/drift.py [--report reports/drift_power.json] [--picture docs/drift_power.png]
 
-The predictions are those of CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`), on
-which nothing was trained; test is not read. Each window is drawn from them without replacement, and what is left is its
-reference: so the two never share a photo, and where nothing is changed they come from one distribution for certain.
-A shifted window has the same photos, changed before they are scored, or another share of AI images.
+The predictions are those of CIFAKE's validation and calibration photos from build/cifake/dataset (`dvc repro
+preprocess`), on which nothing was trained; test is not read. Each window is drawn from them without replacement, and
+what is left is its reference: so the two never share a photo, and where nothing is changed they come from one
+distribution for certain. A shifted window has the same photos, changed before they are scored, or another share of AI
+images.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from stages.evaluation.robustness import CHANGES
 from stages.evaluation.scoring import open_detector, score
 
 MODEL = Path("models/cifake/model.onnx")
-DATASET = Path("build/dataset")
+DATASET = Path("build/cifake/dataset")
 CHECKS_A_MONTH = 30 * 24  # DRIFT_CHECK_SECONDS is an hour: more checks there cannot be
 STREAM = 6  # disjoint windows that meet one reference, as a month's checks do
 
@@ -89,7 +90,7 @@ class Pool:
 
     def __init__(self) -> None:
         sets = [load_images(DATASET / f"{name}.safetensors") for name in ("validation", "calibration")]
-        images = np.concatenate([part.images for part in sets])
+        images = np.concatenate([part.images[:] for part in sets])
         self.labels = np.concatenate([part.labels for part in sets])
         self.fresh = np.arange(len(self.labels)) < len(sets[0])
         detector = open_detector(MODEL)
@@ -98,7 +99,7 @@ class Pool:
             pixels = images if change is None else CHANGES[change[0]][0](images, change[1])
             data = ImageSet(pixels, self.labels, {})
             scored = score(detector, data, "unchanged" if change is None else f"{change[0]} {change[1]:g}")
-            arrays = {"probability": scored.probability, "distance": scored.distance}
+            arrays = {"probability": scored.probability, "distance": scored.ood_score}
             arrays |= {"embedding": scored.embedding} | statistics(pixels)
             self.tables[change] = from_arrays(arrays)
             if change is None:

@@ -2,8 +2,8 @@
 
 python bench/drift_live.py [--report reports/drift_live.json] [--page build/drift_live.html]
 
-Takes CIFAKE's validation and calibration photos from build/dataset (`dvc repro preprocess`). Answers are looked at as
-an operator would: over HTTP alone.
+Takes CIFAKE's validation and calibration photos from build/cifake/dataset (`dvc repro preprocess`). Answers are looked
+at as an operator would: over HTTP alone.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import httpx
 import numpy as np
 import psutil
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,6 +34,7 @@ from stages.evaluation.robustness import CHANGES
 from tests.support.photos import encode
 from tests.support.server import Server, is_ready, serving
 
+MODEL = "cifake"
 PHOTOS = 600
 ROUNDS = 6
 ROUND_SECONDS = 10
@@ -57,7 +59,7 @@ def send(server: Server, photos: list[bytes], what: str) -> list[float]:
         return list(tqdm(pool.map(one, photos), total=len(photos), desc=what, mininterval=2, leave=False))
 
 
-def ask(server: Server, path: str = "/drift") -> Any:
+def ask(server: Server, path: str = f"/drift?model={MODEL}") -> Any:
     """Return what a route answers."""
     return httpx.get(f"{server.url}{path}", timeout=60).raise_for_status().json()
 
@@ -75,10 +77,10 @@ def until(server: Server, condition: Callable[[dict[str, Any]], bool], seconds: 
 
 
 def gauges(server: Server) -> dict[str, float]:
-    """Return the drift metrics."""
-    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
-    found = (line.split(" ") for line in lines if line.startswith("aidetect_drift"))
-    return {name: float(value) for name, value in found}
+    """Return the model's drift metrics."""
+    families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics", timeout=60).text)
+    samples = (sample for family in families if family.name.startswith("aidetect_drift") for sample in family.samples)
+    return {sample.name: sample.value for sample in samples if sample.labels.get("model", MODEL) == MODEL}
 
 
 def short(answer: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +97,10 @@ def reporting(server: Server) -> Iterator[list[float]]:
     def work() -> None:
         while not stop.is_set():
             started = time.perf_counter()
-            new = {"since": f"{3600 + len(took)}s"}  # a range that nobody asked for yet: no cache has it
+            new = {
+                "model": MODEL,
+                "since": f"{3600 + len(took)}s",
+            }  # a new range: no cache has it
             httpx.get(f"{server.url}/drift/report", params=new, timeout=60).raise_for_status()
             took.append(time.perf_counter() - started)
 
@@ -134,7 +139,7 @@ def compare_p99(server: Server, photos: list[bytes]) -> dict[str, Any]:
 
 def watch(folder: Path, page: Path) -> dict[str, Any]:
     """Run all of it; return what was seen."""
-    photos = load_images(Path("build/dataset/validation.safetensors")).images
+    photos = load_images(Path("build/cifake/dataset/validation.safetensors")).images[:]
     chosen = photos[np.random.default_rng(0).permutation(len(photos))[: 2 * PHOTOS]]
     plain, blurred = files(chosen[:PHOTOS]), files(CHANGES["blur"][0](chosen[PHOTOS:], 0.6))
     settings = SETTINGS | {"DRIFT_URL": str(folder / "drift"), "LOG_URL": f"sqlite:///{folder / 'predictions.db'}"}
@@ -154,8 +159,9 @@ def watch(folder: Path, page: Path) -> dict[str, Any]:
         until(server, lambda _: gauges(server).get("aidetect_drift_detected") == 1)
         seen["gauges"] = gauges(server)
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(httpx.get(f"{server.url}/drift/report", timeout=60).raise_for_status().text, encoding="utf-8")
-        seen["kept_reports"] = [report["status"] for report in ask(server, "/drift/reports")["reports"]]
+        report = httpx.get(f"{server.url}/drift/report?model={MODEL}", timeout=60).raise_for_status()
+        page.write_text(report.text, encoding="utf-8")
+        seen["kept_reports"] = [report["status"] for report in ask(server, f"/drift/reports?model={MODEL}")["reports"]]
         seen["predictions_beside_reports"] = compare_p99(server, blurred)
 
         os.kill(server.monitor(), signal.SIGKILL)

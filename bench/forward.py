@@ -1,6 +1,6 @@
 """One photo through the released model on one core: ONNX Runtime against eager torch, in one run.
 
-python bench/forward.py [build/model.onnx]     without a name: the released one
+python bench/forward.py [build/cifake/candidate/model.onnx]     without a name: the released one
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 
 from service.models.detector import Detector
 from stages.common import sha256_file
-from stages.exporting.inference_graph import Exported
+from stages.exporting.inference_graph import InferenceGraph
 from stages.training.model import load_checkpoint
 
 CHECKPOINT = Path("models/cifake/checkpoint.safetensors")
@@ -44,7 +44,7 @@ def main() -> None:
     rows = {"ONNX Runtime": milliseconds(lambda: detector.score(photo))}
     if CHECKPOINT.exists() and sha256_file(CHECKPOINT) == detector.card.checkpoint_sha256:
         network, _ = load_checkpoint(CHECKPOINT)
-        twin = Exported(network, detector.card.params["export"]["flip_average"]).eval()
+        twin = InferenceGraph(network, detector.card.params["export"]["flip_average"]).eval()
         with torch.inference_mode():
             rows["eager torch"] = milliseconds(lambda: twin(torch.from_numpy(photo)))
     else:

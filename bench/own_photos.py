@@ -6,21 +6,26 @@ python bench/own_photos.py photos.tar --epochs 6 --pretrained efficientnet_lite0
 says, on the data of the last `dvc repro`, in build/own_photos; stopped and started again, they go on. A third run
 proves that nothing assumes 32 pixels: the same photos at 128 pixels, on another backbone, from pretrained weights, with
 the synthetic set in CIFAKE's place. Held out means validation: test is read at releases only. The answer is
-reports/own_photos.json; `dvc repro --single-item --force release` puts it into the released model's card.
+reports/own_photos.json, and `python -m tools.report` writes it into README.md and docs/MODEL_CARD.md.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from workspace import REPO, Workspace
+import numpy as np
+from workspace import MODEL, REPO, Workspace
 
 from stages.common import LABELS, write_json
 from stages.data.image_sets import load_images
 from stages.data.own_photos import SUFFIXES
 from stages.data.sources import members
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.figures import figures
+from stages.evaluation.runner import rounded
+from stages.evaluation.scoring import open_detector, score
+from stages.paths import ModelPaths
 
+CANDIDATE = ModelPaths(MODEL).candidate
 OUT = REPO / "reports/own_photos.json"
 LARGE: dict[str, dict[str, Any]] = {  # the third run
     "download": {"dataset": "synthetic", "synthetic_size": 128},
@@ -30,7 +35,7 @@ LARGE: dict[str, dict[str, Any]] = {  # the third run
         "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
         "epochs": 6, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.001,
     },
-    "evaluate": {"robustness_images": 100, "explained_images": 50, "outside_images": 20},
+    "evaluate": {"robustness_images": 100, "explained_images": 50, "ood_images": 20},
 }  # fmt: skip
 
 
@@ -47,17 +52,17 @@ def unpack(source: Path, folder: Path) -> None:
 
 def compared(workspace: Workspace, validation: Path) -> dict[str, Any]:
     """Return what the workspace's model says on CIFAKE's validation photos and on the held-out own ones."""
-    detector = open_detector(workspace.folder / "build/model.onnx")
+    detector = open_detector(workspace.folder / CANDIDATE.model)
     data = load_images(validation)
     own = data.flags["own"] == 1
     scored = score(detector, data, workspace.folder.name)
-    found = figures_of(detector, data, scored, {"dataset": ~own, "own_photos": own})
     geometry = detector.card.domain.geometry
-    keys = ("images", "accuracy", "auc", "ece", "in_domain_share")
-    return {
-        name: {key: figures[key] for key in keys} | {"decisions": figures["decisions"]["alpha_0.01"]}
-        for name, figures in found.items()
-    } | {"known_widths": [geometry.min_width, geometry.max_width]}
+    result: dict[str, Any] = {"known_widths": [geometry.min_width, geometry.max_width]}
+    for name, rows in {"dataset": ~own, "own_photos": own}.items():
+        found = rounded(figures(scored.take(np.flatnonzero(rows)), detector.card))
+        result[name] = {key: found[key] for key in ("images", "accuracy", "auc", "ece", "in_domain_share")}
+        result[name]["decisions"] = found["decisions"]["alpha_0.01"]
+    return result
 
 
 def main() -> None:
@@ -78,18 +83,18 @@ def main() -> None:
     for name, space in spaces.items():
         if name != "before":
             unpack(arguments.photos, space.folder / "data")
-        last = "reports/cifake/metrics.json" if name == "at_128_pixels" else "build/model.onnx"
+        last = ModelPaths(MODEL).metrics if name == "at_128_pixels" else CANDIDATE.model
         if (space.folder / last).exists():
             continue
         if name == "at_128_pixels":
             space.run("download", "preprocess")
         else:
-            space.take("build/raw")
+            space.take("build/cifake/raw")
             space.run("preprocess")
-        if not (space.folder / "models/cifake/checkpoint.safetensors").exists():
+        if not (space.folder / CANDIDATE.checkpoint).exists():
             space.run("train")
         space.run("export", *(["evaluate"] if name == "at_128_pixels" else []))
-    after = spaces["after"].folder / "build/dataset/validation.safetensors"
+    after = spaces["after"].folder / "build/cifake/dataset/validation.safetensors"
     report = spaces["after"].json("reports/cifake/dataset.json")["own_photos"]
     metrics = spaces["at_128_pixels"].json("reports/cifake/metrics.json")
     write_json(
@@ -103,7 +108,7 @@ def main() -> None:
             "at_128_pixels": {
                 "backbone": LARGE["train"]["backbone"],
                 "own_photos": {key: metrics["own_photos"][key] for key in ("images", "accuracy", "auc", "ece")},
-                "file_mb": round((spaces["at_128_pixels"].folder / "build/model.onnx").stat().st_size / 1e6, 1),
+                "file_mb": round((spaces["at_128_pixels"].folder / CANDIDATE.model).stat().st_size / 1e6, 1),
             },
         },
     )

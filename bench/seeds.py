@@ -4,7 +4,7 @@ python bench/seeds.py 1 2        hours on a CPU; stopped and started again, it g
 
 Each seed trains, exports and evaluates as params.yaml says, in build/seeds/<seed>, on the data of the last `dvc repro`.
 reports/seeds.json then holds every seed's figures beside those of the repository's own training, mean and spread;
-`dvc repro --single-item --force release` puts them into the released model's card, and reads no test for it.
+`python -m tools.report` writes them into docs/MODEL_CARD.md.
 """
 
 import argparse
@@ -14,18 +14,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workspace import REPO, Workspace
+from workspace import MODEL, REPO, Workspace
 
 from service.models.card import read_card
 from stages.common import write_json
+from stages.paths import ModelPaths
 
+CANDIDATE = ModelPaths(MODEL).candidate
 OUT = REPO / "reports/seeds.json"
 FIGURES = {
     "accuracy": ("validation", "accuracy"),
     "auc": ("validation", "auc"),
     "ece": ("validation", "ece"),
-    "reals_flagged": ("validation", "decisions", "alpha_0.01", "reals_flagged"),
-    "generated_flagged": ("validation", "decisions", "alpha_0.01", "generated_flagged"),
+    "false_positive_rate": ("validation", "decisions", "alpha_0.01", "false_positive_rate"),
+    "recall": ("validation", "decisions", "alpha_0.01", "recall"),
     "accuracy_jpeg_40": ("robustness", "jpeg", "40", "accuracy"),
     "accuracy_blur_0.6": ("robustness", "blur", "0.6", "accuracy"),
     "accuracy_noise_0.1": ("robustness", "noise", "0.1", "accuracy"),
@@ -35,7 +37,8 @@ FIGURES = {
 def reported(folder: Path) -> dict[str, Any]:
     """Return what evaluate wrote into a folder's reports."""
     metrics, assessment = (
-        json.loads((folder / f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "assessment")
+        json.loads((folder / f"reports/cifake/{name}.json").read_text(encoding="utf-8"))
+        for name in ("metrics", "assessment")
     )
     joined: dict[str, Any] = metrics | assessment
     return joined
@@ -67,18 +70,18 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--folder", type=Path, default=REPO / "build/seeds")
     arguments = parser.parse_args()
-    train = read_card(REPO / "build/model.onnx").params["train"]  # what reports/cifake/metrics.json is about
+    train = read_card(REPO / CANDIDATE.model).params["train"]  # what reports/cifake/metrics.json is about
     if train["seed"] in arguments.seeds or len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"name each seed once, and other ones than params.yaml's, {train['seed']}")
     found = {str(train["seed"]): figures(reported(REPO))}
     for seed in arguments.seeds:
         workspace = Workspace(arguments.folder / str(seed), train={"seed": seed})
         if not (workspace.folder / "reports/cifake/metrics.json").exists():
-            workspace.take("build/dataset", "build/raw", "reports/cifake/dataset.json")
-            if not (workspace.folder / "models/cifake/checkpoint.safetensors").exists():
+            workspace.take("build/cifake/dataset", "build/cifake/raw", "reports/cifake/dataset.json")
+            if not (workspace.folder / CANDIDATE.checkpoint).exists():
                 workspace.run("train")
             workspace.run("export", "evaluate")
-        trained = read_card(workspace.folder / "build/model.onnx").params["train"]
+        trained = read_card(workspace.folder / CANDIDATE.model).params["train"]
         if trained | {"seed": None} != train | {"seed": None}:
             sys.exit("error: params.yaml changed since the last 'dvc repro': run that first")
         found[str(seed)] = figures(reported(workspace.folder))

@@ -34,11 +34,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import tables
 from bench.floor import floor
 from bench.load import KEY, Connection, connect, exchange, request
 from tests.support.photos import encode, photo
 from tests.support.server import ROOT, await_answer, free_port, is_ready, serving
+from tools.report.render import block
 
 CONCURRENCIES = (1, 8, 64)
 BATCH = 20
@@ -204,7 +204,7 @@ def main() -> None:
     }
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{tables.serving(report)}\n{tables.ratios(report)}")
+    print(f"\n{block('serving', report)}\n{block('ratios', report)}")
 
 
 if __name__ == "__main__":

@@ -10,24 +10,26 @@ from typing import Any
 import yaml
 
 REPO = Path(__file__).resolve().parents[1]
+MODEL = "cifake"
 
 
 class Workspace:
-    """Runs stages in `folder`, each in a process of its own, as DVC does."""
+    """Runs the stages of one model in `folder`, each in a process of its own, as DVC does."""
 
     def __init__(self, folder: Path, **changes: dict[str, Any]) -> None:
         """Write the folder's params.yaml.
 
         Args:
             folder: made where it is missing; a training that was stopped there goes on.
-            changes: sections of params.yaml with the keys to set.
+            changes: the model's sections of params.yaml with the keys to set.
         """
         self.folder = folder
-        self.params: dict[str, dict[str, Any]] = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+        text = (REPO / "params.yaml").read_text(encoding="utf-8")
+        self.params: dict[str, dict[str, Any]] = yaml.safe_load(text)["models"][MODEL]
         for section, values in changes.items():
             self.params[section] |= values
         folder.mkdir(parents=True, exist_ok=True)
-        file, text = folder / "params.yaml", yaml.safe_dump(self.params, sort_keys=False)
+        file, text = folder / "params.yaml", yaml.safe_dump({"models": {MODEL: self.params}}, sort_keys=False)
         if file.exists() and file.read_text(encoding="utf-8") != text:
             sys.exit(f"error: {folder} holds the run of other params: remove it, or name another --folder")
         file.write_text(text, encoding="utf-8")
@@ -48,7 +50,7 @@ class Workspace:
         }
         environment.pop("CIFAKE_ARCHIVE", None)
         for stage in stages:
-            command = [sys.executable, "-m", f"stages.{stage}"]
+            command = [sys.executable, "-m", f"stages.{stage}", MODEL]
             subprocess.run(command, cwd=self.folder, env=environment, check=True)  # noqa: S603 - our own stages
 
     def json(self, path: str) -> Any:

@@ -2,7 +2,7 @@
 
 aidetect check PHOTO …               what the service says of each
 aidetect folder PHOTOS OUT           all photos below a folder to a .csv or .parquet file; stopped, it goes on
-aidetect drift                       exit code 1 on drift, for cron; 2: the service cannot answer
+aidetect drift                       of each model: exit code 1 on drift, for cron; 2: the service cannot answer
 aidetect explain PHOTO OUT.jpg       as check, and a picture of the places that speak for it
 aidetect show REQUEST_ID             what was answered earlier, and the thresholds of that time
 aidetect feedback REQUEST_ID real    what the photo of an earlier prediction is: real or ai_generated
@@ -42,7 +42,8 @@ def main() -> int:
     folder.add_argument("out", type=Path, metavar="OUT", help=".csv or .parquet")
     folder.add_argument("--concurrency", type=int, default=4, help="requests at a time")
     folder.add_argument("--batch", type=int, default=BATCH, help="photos in a request")
-    commands.add_parser("drift", help="exit code 1 on drift")
+    drift = commands.add_parser("drift", help="exit code 1 on drift")
+    drift.add_argument("--model", help="of this model alone; without it: of each model in service")
     explain = commands.add_parser("explain", help="which places of a photo speak for the answer")
     explain.add_argument("photo", type=Path, metavar="PHOTO")
     explain.add_argument("out", type=Path, metavar="OUT", help="a JPEG: red speaks for AI-generated, blue for real")
@@ -141,12 +142,17 @@ def _folder(client: Client, options: argparse.Namespace) -> int:
     return BAD if errors else 0
 
 
-def _drift(client: Client, _: argparse.Namespace) -> int:
-    found = client.drift()
-    print(f"{found.status}: {found.window_size} predictions, drift score {found.drift_score:.3f}")
-    for alert in found.alerts:
-        print(f"  {alert}")
-    return BAD if found.drift_detected else 0
+def _drift(client: Client, options: argparse.Namespace) -> int:
+    names = [options.model] if options.model else [card.get("name") for card in client.models()]
+    detected = False
+    for name in names:
+        found = client.drift(name if len(names) > 1 or options.model else None)
+        prefix = f"{name}: " if len(names) > 1 else ""
+        print(f"{prefix}{found.status}: {found.window_size} predictions, drift score {found.drift_score:.3f}")
+        for alert in found.alerts:
+            print(f"  {alert}")
+        detected |= found.drift_detected
+    return BAD if detected else 0
 
 
 _COMMANDS = {

@@ -1,4 +1,7 @@
-"""The service's answers as types; docs/API.md says what each field means. A newer service may send more fields."""
+"""The service's answers as types; docs/API.md says what each field means.
+
+A newer service may send more fields: they are ignored. A field that an older service does not send has a default.
+"""
 
 from datetime import datetime
 from typing import Literal
@@ -31,7 +34,7 @@ class CredentialVersion(_Answer):
 
 
 class Credential(_Answer):
-    """What the file's C2PA Content Credentials come to. An older service does not say what has a default."""
+    """What the file's C2PA Content Credentials come to."""
 
     status: Literal["valid", "untrusted", "invalid", "unreadable", "elsewhere"]
     declares: list[str]
@@ -60,7 +63,7 @@ class Provenance(_Answer):
 
     c2pa: Credential | None
     ai_markers: list[str]
-    marks: list[Mark] = []  # a service of before sends none
+    marks: list[Mark] = []
     trust: Literal["verified", "claimed", "none"]
 
 
@@ -76,6 +79,7 @@ class Prediction(_Answer):
     domain: Domain
     provenance: Provenance
     notes: list[str] = []
+    model: str | None = None
     model_version: str
     request_id: str
 

@@ -19,7 +19,7 @@ class _Batch(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     results: list[dict[str, Any]]
-    model_version: str
+    model_version: str | None = None
 
 
 class _Explained(Prediction):
@@ -80,7 +80,8 @@ class Client:
     def predict_batch(self, photos: Sequence[Photo]) -> list[Answer]:
         """As `predict_many`, in one request: at most 20 photos and 50 MB, unless the service allows more."""
         answer = self._ask(_Batch, self._service.batch, photos)
-        items = (item | {"model_version": answer.model_version} for item in answer.results)
+        # An older service has one model, and names its version once for the whole batch.
+        items = ({"model_version": answer.model_version} | item for item in answer.results)
         return [self._typed(Failure, item) if item.get("error") else self._typed(Prediction, item) for item in items]
 
     def explain(self, photo: Photo) -> Explanation:
@@ -100,13 +101,21 @@ class Client:
         """
         return self._patiently()(self._service.prediction, request_id)
 
-    def drift(self) -> Drift:
-        """Is what the service sees now unlike what its model was calibrated on?"""
-        return self._ask(Drift, self._service.drift)
+    def drift(self, model: str | None = None) -> Drift:
+        """Is what the service sees now unlike what its model was calibrated on?
+
+        Args:
+            model: a model's name; None: the first in alphabetical order.
+        """
+        return self._ask(Drift, self._service.drift, model)
 
     def model(self) -> dict[str, Any]:
-        """Return the running model's card, as JSON has it."""
+        """Return what the service says of its first model, and of all of them under `models`, as JSON has it."""
         return self._patiently()(self._service.model)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what the service says of each of its models, as JSON has it."""
+        return self._patiently()(self._service.models)
 
     def close(self) -> None:
         """Close the connections."""

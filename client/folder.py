@@ -25,8 +25,8 @@ from client.service import BATCH, ServiceError, batches
 SUFFIXES = frozenset({".avif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp"})
 COLUMNS = (
     "path", "decision", "decided_by", "prediction", "probability", "confidence", "in_domain", "domain_embedding",
-    "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "marks", "notes", "model_version",
-    "request_id", "error_type", "error",
+    "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "marks", "notes", "model",
+    "model_version", "request_id", "error_type", "error",
 )  # fmt: skip
 
 Row = dict[str, Any]

@@ -80,13 +80,18 @@ class Service:
         """Return what was answered earlier."""
         return self._ask("GET", f"/predictions/{quote(request_id, safe=':')}")
 
-    def drift(self) -> dict[str, Any]:
-        """Return what the drift monitor saw."""
-        return self._ask("GET", "/drift")
+    def drift(self, model: str | None = None) -> dict[str, Any]:
+        """Return what the drift monitor saw of the photos that a model answered; None: of the first model."""
+        return self._ask("GET", "/drift", params={"model": model} if model else None)
 
     def model(self) -> dict[str, Any]:
-        """Return the running model's card."""
+        """Return what is known of the first model, and of all of them under `models`."""
         return self._ask("GET", "/model")
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what is known of each model; an older service has one."""
+        first = self.model()
+        return first.get("models") or [first]
 
     def html(self, path: str) -> str:
         """Return an HTML page of the service, such as the drift report."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ import numpy as np
 from PIL import Image
 
 LIMITS = {"no": 500, "yes": 1100}  # by --monitor: MB
+MODELS = {card.parent.name for card in (Path(__file__).parents[1] / "models").glob("*/card.json")}
+FILES = ("card.json", "model.onnx", "plots", "reference.npz")  # of each
 DRIFT_SECONDS = 120  # Evidently's import takes a while on a busy machine
 
 
@@ -81,7 +84,12 @@ def drive(url: str, monitor: bool) -> None:
             files = [("files", photo(number)) for number in range(20)]
             batch: dict[str, Any] = client.post("/predict/batch", files=files).json()
         expect(f"/predict/batch: {batch['successful']} of {batch['total']}", batch["successful"] == 20)
-        expect("/model has its plots", len(client.get("/model").json()["plots"]) == 6)
+        found = {model["name"]: model for model in client.get("/model").json()["models"]}
+        expect(f"/model lists the repository's models: {', '.join(sorted(found))}", found.keys() == MODELS)
+        for name, model in found.items():
+            expect(f"{name} has its plots", len(model["plots"]) == 6)
+            picture = client.get(model["plots"][0])
+            expect(f"{model['plots'][0]}", picture.headers["Content-Type"] == "image/png")
         written = "aidetect_prediction_log_rows_total 121.0"
         deadline = time.monotonic() + 30
         while written not in client.get("/metrics").text and time.monotonic() < deadline:
@@ -114,6 +122,9 @@ def main() -> None:
         tools = "gcc cc g++ make git"
         found = podman("exec", name, "sh", "-c", f"for t in {tools}; do command -v $t; done; true")
         expect(f"no compiler: none of {tools}", not found)
+        listed = podman("exec", name, "sh", "-c", "cd /home/bentoml/bento/src/models && ls */* -d").split()
+        files = {f"{model}/{file}" for model in MODELS for file in FILES}
+        expect(f"of each model what serving needs, and nothing else: {' '.join(listed)}", set(listed) == files)
         heavy = "import importlib.util as u; print([m for m in ('torch', 'timm', 'mlflow', 'dvc') if u.find_spec(m)])"
         expect("nothing of the training stack", podman("exec", name, "python", "-c", heavy) == "[]")
         podman("stop", "--time=30", name)

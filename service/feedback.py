@@ -1,6 +1,6 @@
 """What moderators said, on the command line, with the service's settings (LOG_URL).
 
-python -m service.feedback export feedback.csv --since 30d     verdicts joined with the predictions they are about
+python -m service.feedback export feedback.csv --since 30d     what was said, with the predictions it is about
 python -m service.feedback disagreement --since 30d            where moderators disagree, slice by slice
 
 Reviewed photos are no random choice: a share of disagreement among them is not the service's error rate.
@@ -17,32 +17,34 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.drift.times import TimeRangeError, span
-from service.log.prediction_log import PREDICTIONS, PredictionLog, now
+from service.log.prediction_log import PredictionLog
+from service.log.tables import PREDICTIONS, now
 from service.models import decision
 from service.settings import load_settings
 
 FAILED = 2  # exit code
 _FIRST = ("request_id", "time", "reviewed", "reviewer", "label", "prediction", "agrees")
 _INNER = {"id", "score", "embedding"}  # of no use to a person
-COLUMNS = (*_FIRST, *(column.name for column in PREDICTIONS.columns if column.name not in {*_FIRST, *_INNER}))
+COLUMNS = (*_FIRST, *(column.key for column in PREDICTIONS.columns if column.key not in {*_FIRST, *_INNER}))
 
 Row = dict[str, Any]
 
 
-def reviewed(log: PredictionLog, since: str | None, until: str | None) -> list[Row]:
-    """Return one row for each reviewed prediction, with `COLUMNS`; of several verdicts the newest counts.
+def reviewed(log: PredictionLog, since: str | None, until: str | None, model: str | None = None) -> list[Row]:
+    """Return one row for each reviewed prediction, with `COLUMNS`; of several labels the newest counts.
 
     Args:
         log: the prediction log.
-        since: verdicts from then on: 24h, 7d, or ISO 8601; None: all.
-        until: verdicts before; needs `since`.
+        since: feedback from then on: 24h, 7d, or ISO 8601; None: all.
+        until: feedback before; needs `since`.
+        model: only of its predictions; None: of all models.
 
     Raises:
         TimeRangeError: the two are no time range.
         sqlalchemy.exc.SQLAlchemyError, OSError: the log cannot be read.
     """
     begin, end = span(since, until, now()) or (None, None)
-    rows = log.reviewed(begin, None if until is None else end)
+    rows = log.reviewed(begin, None if until is None else end, model)
     return [{name: (row | {"agrees": row["label"] == row["prediction"]})[name] for name in COLUMNS} for row in rows]
 
 
@@ -73,7 +75,7 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
             f"credential {row['credential'] or 'none'}",
             next((f"up to {side} px" for side in (32, 256, 1024) if size <= side), "over 1024 px"),
             *(f"{'upper' if row[name] > middle[name] else 'lower'} half of {name}" for name in middle),
-            f"version {row['model_version']}",
+            f"model {row['model']} {row['model_version']}",
         ]
         for name in names:
             found.setdefault(name, []).append(row)
@@ -103,16 +105,17 @@ def main() -> int:
         prog="python -m service.feedback", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export", help="write verdicts and their predictions as CSV")
+    export = commands.add_parser("export", help="write feedback and the predictions it is about as CSV")
     export.add_argument("out", type=Path, metavar="OUT", help="such as feedback.csv")
     table = commands.add_parser("disagreement", help="where moderators disagree")
     for command in (export, table):
-        command.add_argument("--since", help="verdicts from then on: 24h, 7d, or ISO 8601; without it: all")
-        command.add_argument("--until", help="verdicts before")
+        command.add_argument("--since", help="feedback from then on: 24h, 7d, or ISO 8601; without it: all")
+        command.add_argument("--until", help="feedback before")
+        command.add_argument("--model", metavar="NAME", help="only of this model's predictions; without it: of all")
     arguments = parser.parse_args()
     log = PredictionLog(load_settings().log_url)
     try:
-        rows = reviewed(log, arguments.since, arguments.until)
+        rows = reviewed(log, arguments.since, arguments.until, arguments.model)
         if arguments.command == "export":
             write_csv(arguments.out, rows)
             print(f"{arguments.out}: {len(rows)} reviewed predictions")

@@ -43,7 +43,7 @@ RATE_LIMIT_ERRORS = Counter("aidetect_rate_limit_errors", "Failures of the rate 
 AUTH_FAILURES = Counter("aidetect_auth_failures", "Requests refused for their API key", ["reason"])
 KEY_REQUESTS = Counter("aidetect_api_key_requests", "Requests with a known API key, by its name", ["key"])
 SHED = Counter("aidetect_requests_shed", "Requests refused as too busy", ["reason"])
-FEEDBACK = Counter("aidetect_feedback", "Moderators' verdicts on predictions", ["prediction", "label"])
+FEEDBACK = Counter("aidetect_feedback", "What moderators said of predictions", ["prediction", "label"])
 MODEL = Gauge(
     "aidetect_model_info", "1 for a model in service", ["model", "version", "sha256"], multiprocess_mode="livemax"
 )
@@ -53,22 +53,34 @@ LOG_WRITTEN = Counter("aidetect_prediction_log_rows", "Predictions written to th
 LOG_ERRORS = Counter("aidetect_prediction_log_errors", "Failed writes to the log; each is tried again")
 LOG_LOST = Counter("aidetect_prediction_log_lost", "Predictions that never reached the log")
 DRIFT_SCORE = Gauge(
-    "aidetect_drift_score", "Largest difference between window and reference, 0 to 1", multiprocess_mode="mostrecent"
+    "aidetect_drift_score",
+    "Largest difference between window and reference, 0 to 1",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
-DRIFT = Gauge("aidetect_drift_detected", "1 while the newest window drifts", multiprocess_mode="mostrecent")
-DRIFT_WINDOW = Gauge("aidetect_drift_window_size", "Predictions in the newest window", multiprocess_mode="mostrecent")
+DRIFT = Gauge("aidetect_drift_detected", "1 while the newest window drifts", ["model"], multiprocess_mode="mostrecent")
+DRIFT_WINDOW = Gauge(
+    "aidetect_drift_window_size", "Predictions in the newest window", ["model"], multiprocess_mode="mostrecent"
+)
 DRIFT_ACCURACY = Gauge(
-    "aidetect_drift_estimated_accuracy", "Accuracy of the newest window, without labels", multiprocess_mode="mostrecent"
+    "aidetect_drift_estimated_accuracy",
+    "Accuracy of the newest window, without labels",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
 DRIFT_CHECKS = Gauge(
     "aidetect_drift_checks_in_a_row",
     "Disjoint windows that drifted one after the other",
+    ["model"],
     multiprocess_mode="mostrecent",
 )
 DRIFT_LOOKED = Gauge(
-    "aidetect_drift_looked_timestamp_seconds", "When the monitor looked last", multiprocess_mode="mostrecent"
+    "aidetect_drift_looked_timestamp_seconds",
+    "When the monitor last compared the newest window",
+    ["model"],
+    multiprocess_mode="mostrecent",
 )
-DRIFT_ERRORS = Counter("aidetect_drift_errors", "Looks of the monitor that failed; each is tried again")
+DRIFT_ERRORS = Counter("aidetect_drift_errors", "Failures of the monitor; each is tried again", ["model"])
 MONITORED = Gauge("aidetect_drift_monitored", "1 where a drift monitor should be", multiprocess_mode="livemax")
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from service import metrics, schemas
 from service.http.state import AppState
-from service.log.prediction_log import EMBEDDING_COMPONENTS, now
+from service.log.tables import EMBEDDING_COMPONENTS, now
 from service.models import images
+from service.models.choice import choose
 from service.models.decision import Verdict, judge
 from service.models.detector import Detector, Scores
-from service.models.store import choose
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.provenance import Provenance, provenance
 
@@ -224,7 +224,7 @@ def _log_rows(
             "prediction": verdict.prediction,
             "decision": verdict.decision,
             "in_domain": verdict.in_domain,
-            "distance": float(scores.ood_score[row]),
+            "ood_score": float(scores.ood_score[row]),
             **{name: float(values[row]) for name, values in statistics.items()},
             "embedding": scores.embedding[row, :EMBEDDING_COMPONENTS].tolist(),
             "width": photo.width,

@@ -84,7 +84,7 @@ class LoggedPrediction(Schema):
 
     prediction_id: str = Field(description="the prediction's `request_id`")
     time: datetime
-    model: str | None = Field(description="its name; null: the row is from when there was one model")
+    model: str = Field(description="its name; `cifake` where the row is from when there was one model")
     model_version: str
     prediction: Prediction
     probability: float = Field(description="as answered, at the `ai_prior` of that time")
@@ -226,10 +226,11 @@ class Reviewed(Schema):
 class DriftResponse(Schema):
     """Is what we see now unlike what the model was calibrated on?"""
 
-    timestamp: datetime = Field(description="when the monitor looked")
+    model: str = Field(description="its name")
+    timestamp: datetime = Field(description="when the window was compared")
     age_seconds: float = Field(ge=0, description="how long ago that was")
     status: Literal["ok", "drift", "insufficient_data"]
-    window_size: int = Field(description="predictions looked at, all of the model version in service")
+    window_size: int = Field(description="predictions that were compared, all of the version in service")
     window_start: datetime | None = Field(description="time of the first of them")
     window_end: datetime | None
     mean_probability: float
@@ -257,6 +258,7 @@ class KeptReport(Schema):
     """A check's report."""
 
     name: str
+    model: str
     timestamp: datetime
     status: Literal["ok", "drift", "insufficient_data"]
     window_size: int
@@ -268,7 +270,8 @@ class KeptReport(Schema):
 
 
 class DriftReports(Schema):
-    """The kept reports, newest first."""
+    """The kept reports of a model, newest first."""
 
+    model: str
     reports: list[KeptReport]
     request_id: str

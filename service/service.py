@@ -45,9 +45,9 @@ class PhotoDetector:
     """Answers HTTP as docs/API.md says."""
 
     if settings.monitored():
-        from service.drift.service import Monitor  # needs the extra `monitor`
+        from service.drift.service import DriftService  # needs the extra `monitor`
 
-        monitor = bentoml.depends(Monitor)
+        monitor = bentoml.depends(DriftService)
 
     def __init__(self) -> None:
         app.state.monitor = getattr(self, "monitor", None)

@@ -1,23 +1,26 @@
 """What every stage needs: its section of params.yaml, whole-or-nothing files, and one clear line for an error."""
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from stages.paths import ModelPaths
 
 LABELS = ("real", "ai_generated")  # the index is the label: 1 means AI-generated
 
 
 class StageError(Exception):
-    """Something the person who runs the pipeline can mend; the message says how."""
+    """A fault that the person who runs the pipeline can fix; the message says how."""
 
 
 class Params(BaseModel):
@@ -29,21 +32,34 @@ class Params(BaseModel):
 P = TypeVar("P", bound=Params)
 
 
-def load_params(section: str, schema: type[P], path: str | Path = "params.yaml") -> P:
-    """Return section `section` of params.yaml checked against `schema`.
+def _known_size(size: int | list[int]) -> int | list[int]:
+    sides = [size] if isinstance(size, int) else size
+    if (isinstance(size, list) and len(size) != 2) or not all(16 <= side <= 1024 for side in sides):
+        raise ValueError("must be a number of pixels from 16 to 1024, or [height, width]")
+    return size
+
+
+ImageSize = Annotated[int | list[int], AfterValidator(_known_size)]  # of both sides, or [height, width]
+
+
+def height_width(size: int | list[int]) -> tuple[int, int]:
+    """Return (height, width) of a size in params.yaml."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def load_params(stage: str, schema: type[P], model: str, path: str | Path = "params.yaml") -> P:
+    """Return section `models.<model>.<stage>` of params.yaml checked against `schema`.
 
     Raises:
-        StageError: the file, the section or a key is missing, unknown or out of range.
+        StageError: the file, the model, the section or a key is missing, unknown or out of range.
     """
+    models = _models(path)
+    section = f"models.{model}.{stage}"
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))[section]
-        return schema.model_validate(values)
-    except FileNotFoundError as error:
-        raise StageError(f"{path} not found: run from the repository's root") from error
+        return schema.model_validate(models[model][stage])
     except (KeyError, TypeError) as error:
-        raise StageError(f"{path} has no section '{section}'") from error
-    except yaml.YAMLError as error:
-        raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        known = [name for name, sections in models.items() if isinstance(sections, dict) and stage in sections]
+        raise StageError(f"{path} has no section {section}; models that have one: {_listed(known)}") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{section}.{'.'.join(map(str, e['loc']))}"
@@ -51,6 +67,35 @@ def load_params(section: str, schema: type[P], path: str | Path = "params.yaml")
             for e in error.errors()
         )
         raise StageError(f"{path}: {faults}") from error
+
+
+def model_paths(name: str) -> ModelPaths:
+    """Return the paths of a model.
+
+    Raises:
+        StageError: the name is not one that a model's card may have.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name):  # as in service.models.card
+        raise StageError(f"'{name}' cannot be a model's name: use up to 40 lower-case letters, digits and dashes")
+    return ModelPaths(name)
+
+
+def _models(path: str | Path) -> dict[str, Any]:
+    try:
+        models = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["models"]
+    except FileNotFoundError as error:
+        raise StageError(f"{path} not found: run from the repository's root") from error
+    except (KeyError, TypeError) as error:
+        raise StageError(f"{path} has no section 'models'") from error
+    except yaml.YAMLError as error:
+        raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(models, dict):
+        raise StageError(f"{path}: 'models' must have an entry for each model, and is {models!r}")
+    return models
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"
 
 
 @contextmanager
@@ -80,18 +125,22 @@ def only_one(path: str | Path, what: str) -> Iterator[None]:
         StageError: another process holds it.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StageError(f"{what} is running already: wait for it, or end it") from error
-        yield
+    try:
+        with FileLock(path, blocking=False):
+            yield
+    except Timeout as error:
+        raise StageError(f"{what} is running already: wait for it, or end it") from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def sha256_file(path: str | Path) -> str:
@@ -100,8 +149,8 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's main(); an error that a person can mend ends as one line and exit code 1."""
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main(); an error that a person can fix ends as one line and exit code 1."""
     try:
         main()
     except StageError as error:
@@ -109,4 +158,16 @@ def run_stage(main: Callable[[], None]) -> None:
     except OSError as error:
         # A full disk, a missing permission: the system's own words are the clear ones.
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(f"error: {error.strerror or error}{where}: mend that and run the stage again")
+        sys.exit(f"error: {error.strerror or error}{where}: fix this and run it again")
+
+
+def run_stage(main: Callable[[ModelPaths], None]) -> None:
+    """Run a stage's main() on the files of the model that the command line names, as `run_command` does."""
+
+    def named() -> None:
+        if len(sys.argv) != 2:
+            usage = f"usage: python -m stages.{Path(sys.argv[0]).stem} MODEL"
+            raise StageError(f"{usage}; models in params.yaml: {_listed(_models('params.yaml'))}")
+        main(model_paths(sys.argv[1]))
+
+    run_command(named)

@@ -89,6 +89,11 @@ class ModelPaths:
         return ModelFolder(self.build / "release")
 
     @property
+    def last_release(self) -> ModelFolder:
+        """The release before, for the moment in which the next one takes its place."""
+        return ModelFolder(self.build / "last_release")
+
+    @property
     def released(self) -> ModelFolder:
         """The released model, in git."""
         return ModelFolder(Path("models") / self.name)
@@ -112,6 +117,11 @@ class ModelPaths:
     def metrics(self) -> Path:
         """What `dvc exp show` and `dvc metrics diff` compare."""
         return self.reports / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The label and the answer for each photo of validation, for `dvc plots show`."""
+        return self.reports / "predictions.csv"
 
     @property
     def assessment(self) -> Path:

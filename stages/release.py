@@ -1,104 +1,88 @@
-"""Stage release: gates on validation; a candidate that passes is scored on test once and becomes models/."""
+"""Stage release: gates on validation; a candidate that passes is scored on test once and becomes models/<name>."""
 
 import json
 import os
 import shutil
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from service.models.card import Card, Release, read_card
-from stages.common import StageError, load_params, run_stage, sha256_file, whole_file, write_json
+from stages.common import StageError, load_params, run_stage, whole_file, write_json, write_text
 from stages.data.image_sets import load_images
-from stages.data.raw import NAMES, RAW
-from stages.evaluation.assessment import ALPHA, AssessmentParams, assess
-from stages.evaluation.gates import Gates, Measured, refusals
+from stages.data.raw import IMAGES, NAMES
 from stages.evaluation.ood import large_answers, large_photos
-from stages.evaluation.scoring import figures_of, open_detector, score
+from stages.evaluation.runner import evaluate
+from stages.evaluation.scoring import open_detector, score
 from stages.evaluation.slices import cifar_classes
+from stages.evaluation.types import EvaluationParams
+from stages.paths import ModelPaths
+from stages.releasing.gates import Gates, Measured, refusals
+from stages.releasing.swap import publish, repair
 
-CANDIDATE = Path("build/model.onnx")
-REFERENCE = Path("build/reference.npz")
-METRICS = Path("reports/cifake/metrics.json")
-ASSESSMENT = Path("reports/cifake/assessment.json")
-TEST = Path("build/dataset/test.safetensors")
-MODEL = Path("models/cifake/model.onnx")
-MODEL_REFERENCE = Path("models/cifake/reference.npz")
-CARD = Path("models/cifake/card.json")
-PLOTS = Path("models/cifake/plots")
-NEW_PLOTS = Path("build/release_plots")
-LEDGER = Path("models/cifake/ledger.jsonl")  # one line for each reading of the test set
-REPORT = Path("reports/cifake/release.json")
 EXPERIMENT = "DVC_EXP_BASELINE_REV" in os.environ  # set by `dvc exp run`: never releases, never reads test
-EXPERIMENTS = {  # by bench/: the file, and the training param that it changes
-    "seeds": (Path("reports/seeds.json"), "seed"),
-    "own_photos": (Path("reports/own_photos.json"), "epochs"),
-}
 
 
-class ReleaseParams(Gates, AssessmentParams):
+class ReleaseParams(Gates, EvaluationParams):
     """Section `release` of params.yaml."""
 
     enabled: bool
 
 
-def release(params: ReleaseParams) -> dict[str, Any]:
-    """Release the candidate if it may be; return what was decided, and why."""
-    from stages.tracking import git_commit
+def release(params: ReleaseParams, paths: ModelPaths, released: Card | None) -> dict[str, Any]:
+    """Release the candidate if it may be; return what was decided, and why.
 
-    decision: dict[str, Any] = {"candidate_sha256": sha256_file(CANDIDATE)}
-    released = read_card(CARD.parent) if CARD.exists() else None
-    detector = open_detector(CANDIDATE)
+    Args:
+        params: gates, and how much is measured on test.
+        paths: the model's files.
+        released: the card of the last release, if there is one.
+    """
+    detector = open_detector(paths.candidate.path)
     if released and same_model(released, detector.card):
         print("release: the candidate is the released model")
-        if not EXPERIMENT:
-            _renew(released)
         return _report(released)
-    if EXPERIMENT:
-        return decision | {"decision": "skipped", "reasons": ["an experiment is never released"]}
+    decision: dict[str, Any] = {"candidate_sha256": detector.card.sha256}
     if not params.enabled:
         return decision | {"decision": "disabled", "reasons": ["release.enabled is false in params.yaml"]}
-    validation = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
-    measured = json.loads(ASSESSMENT.read_text(encoding="utf-8"))  # on validation, too
-    if (large := large_photos()) is not None:  # a fault of theirs must not cost a reading of test
-        measured["outside"]["large_photos"] = large_answers(detector, large, ALPHA)
-    candidate = Measured(detector.card, validation, measured, CANDIDATE.stat().st_size / 1e6)
+    validation = json.loads(paths.metrics.read_text(encoding="utf-8"))["validation"]
+    measured = json.loads(paths.assessment.read_text(encoding="utf-8"))  # on validation, too
+    large = large_photos()  # a fault of theirs must not cost a reading of test
+    if large is not None and "ood" in measured:
+        measured["ood"]["large_photos"] = large_answers(detector, large)
+    candidate = Measured(detector.card, validation, measured, paths.candidate.model.stat().st_size / 1e6)
     if reasons := refusals(params, candidate, released):
         return decision | {"decision": "refused", "reasons": reasons}
 
-    test = load_images(TEST)
-    classes = cifar_classes(test.images, RAW, NAMES)
+    test = load_images(paths.dataset / "test.safetensors")
+    classes = cifar_classes(test.images, paths.raw / IMAGES, paths.raw / NAMES)
     own = test.flags["own"] == 1
     once = (test.flags["duplicate"] == 0) & (test.flags["leaked"] == 0)
     rows = {"test": ~own, "test_without_duplicates_and_leaks": ~own & once, "test_own_photos": own}
     # The line is written before the figures exist: a reading that crashed was a reading too.
     entry = {"read_at": datetime.now(UTC).isoformat(timespec="seconds"), "version": detector.version} | decision
-    with LEDGER.open("a", encoding="utf-8") as ledger:
+    paths.released.path.mkdir(parents=True, exist_ok=True)
+    with paths.released.ledger.open("a", encoding="utf-8") as ledger:
         ledger.write(json.dumps(entry) + "\n")
     scored = score(detector, test, "test")
-    figures = figures_of(detector, test, scored, rows)
-    assessment = assess(detector, test, scored, params, NEW_PLOTS, seed=1, classes=classes, large_photos=large)
-    facts = {
-        "git_commit": git_commit(),
-        "released_at": entry["read_at"],
-        "validation": validation,
-        "metrics": figures,
-        "assessment": assessment,
-        "experiments": experiments(detector.card),
-    }
-    card = detector.card.model_copy(
-        update={"sha256": decision["candidate_sha256"], "release": Release.model_validate(facts)}
+    plots = paths.next_release.plots
+    assessment = evaluate(
+        detector, test, scored, rows, params, plots=plots, seed=1, classes=classes, large_photos=large
     )
-    pictures = [(picture, PLOTS / picture.name) for picture in sorted(NEW_PLOTS.glob("*.png"))]
-    for source, target in ((CANDIDATE, MODEL), (REFERENCE, MODEL_REFERENCE), *pictures):
-        with whole_file(target) as temporary:
-            shutil.copyfile(source, temporary)
-    with whole_file(CARD) as temporary:
-        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
-    enrol(card)
+    figures = assessment.pop("figures")
+    card = detector.card.model_copy(
+        update={
+            "release": Release(
+                git_commit=_git_commit(),
+                released_at=entry["read_at"],
+                validation=validation,
+                metrics=figures,
+                assessment=assessment,
+            )
+        }
+    )
+    _put_together(paths, card)
+    publish(paths)
+    enrol(paths, card)
     return _report(card)
 
 
@@ -110,39 +94,32 @@ def same_model(one: Card, other: Card) -> bool:
     return all(getattr(one, key) == getattr(other, key) for key in ("version", "checkpoint_sha256", "data", "params"))
 
 
-def experiments(card: Card) -> dict[str, Any]:
-    """Return what bench/seeds.py and bench/own_photos.py found on validation with this model's own training params."""
-    found: dict[str, Any] = {}
-    for name, (path, free) in EXPERIMENTS.items():
-        if path.exists():
-            experiment = json.loads(path.read_text(encoding="utf-8"))
-            params = experiment.pop("train")
-            if all(card.params["train"].get(key) == value for key, value in params.items() if key != free):
-                found[name] = experiment
-            else:
-                print(f"release: {path} stays out of the card: it is of other training params")
-    return found
+def _put_together(paths: ModelPaths, card: Card) -> None:
+    """Add to the next release, which has its plots already, all its other files."""
+    candidate, whole = paths.candidate, paths.next_release
+    for source, target in (
+        (candidate.model, whole.model),
+        (candidate.checkpoint, whole.checkpoint),
+        (candidate.reference, whole.reference),
+        (candidate.plots / "training.png", whole.plots / "training.png"),
+        (paths.released.ledger, whole.ledger),
+    ):
+        with whole_file(target) as temporary:
+            shutil.copyfile(source, temporary)
+    write_text(whole.card, card.to_json() + "\n")
 
 
-def _renew(released: Card) -> None:
-    """Let the released model have what came since and needs no test: experiments, and drift's new columns."""
-    known = released.released.model_extra or {}
-    if known.get("experiments") != (found := experiments(released)):
-        release = released.released.model_copy(update={"experiments": found})
-        with whole_file(CARD) as temporary:
-            temporary.write_text(released.model_copy(update={"release": release}).to_json() + "\n", encoding="utf-8")
-    with np.load(REFERENCE) as candidate, np.load(MODEL_REFERENCE) as current:
-        same = set(candidate.files) == set(current.files)
-    if not same:
-        with whole_file(MODEL_REFERENCE) as temporary:
-            shutil.copyfile(REFERENCE, temporary)
+def _git_commit() -> str | None:
+    from stages.tracking import git_commit
+
+    return git_commit()
 
 
 def _report(card: Card) -> dict[str, Any]:
     return {"candidate_sha256": card.sha256, "decision": "released", "reasons": [], "version": card.version}
 
 
-def enrol(card: Card) -> None:
+def enrol(paths: ModelPaths, card: Card) -> None:
     """Register the release in MLflow's registry as `challenger`, where a tracking server is set."""
     if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         return
@@ -151,23 +128,29 @@ def enrol(card: Card) -> None:
     from tools.registry import register
 
     try:
-        number = register(MODEL.parent)
+        number = register(paths.released.path)
         mlflow.MlflowClient().set_registered_model_alias(card.name, "challenger", number)
-    except (mlflow.MlflowException, StageError) as error:  # the release stands: models/ is complete
+    except (mlflow.MlflowException, StageError) as error:  # the release stands: the folder is complete
         warnings.warn(f"MLflow's registry did not take version {card.version}: {error}", stacklevel=2)
 
 
-def main() -> None:
+def main(paths: ModelPaths) -> None:
     """Decide about the candidate as params.yaml says; a refusal is an answer, not an error."""
-    params = load_params("release", ReleaseParams)
-    for needed in (CANDIDATE, REFERENCE, METRICS, ASSESSMENT):
+    params = load_params("release", ReleaseParams, paths.name)
+    repair(paths)
+    candidate = paths.candidate
+    for needed in (candidate.card, candidate.model, candidate.reference, paths.metrics, paths.assessment):
         if not needed.exists():
             raise StageError(f"{needed} is missing: run 'dvc repro'")
-    decision = release(params)
-    if not CARD.exists():  # DVC would complain of missing outputs, and not say why they are missing
-        raise StageError(f"nothing is released yet, and the candidate is not: {'; '.join(decision['reasons'])}")
-    PLOTS.mkdir(exist_ok=True)  # an output: DVC would miss it beside a release from before there were plots
-    write_json(REPORT, decision)
+    released = read_card(paths.released.path) if paths.released.card.exists() else None
+    if EXPERIMENT:
+        decision: dict[str, Any] = {"decision": "skipped", "reasons": ["an experiment is never released"]}
+    else:
+        decision = release(params, paths, released)
+    if not paths.released.card.exists():  # DVC would say that the output is missing, and not why
+        reasons = "; ".join(decision["reasons"])
+        raise StageError(f"{paths.name} has no release yet, and the candidate is not released: {reasons}")
+    write_json(paths.release_report, decision)
     print(f"release: {decision['decision']}", *decision["reasons"], sep="\n  ")
 
 

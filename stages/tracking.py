@@ -72,8 +72,11 @@ def git_commit() -> str | None:
 
 
 @contextmanager
-def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run]:
-    """Yield a run: the one that trained `checkpoint_sha256` if that is known here, else a new one."""
+def tracked_run(stage: str, model: str, checkpoint_sha256: str | None = None) -> Iterator[Run]:
+    """Yield a run: the one that trained `checkpoint_sha256` if that is known here, else a new one.
+
+    A new run is named as the experiment is (or else `<stage> <model>`), and its tag `model` names the model.
+    """
     try:
         import mlflow
 
@@ -86,7 +89,7 @@ def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run
         active = (
             mlflow.start_run(run_id=known[0].info.run_id)
             if known
-            else mlflow.start_run(run_name=os.environ.get("DVC_EXP_NAME", name))
+            else mlflow.start_run(run_name=os.environ.get("DVC_EXP_NAME", f"{stage} {model}"))
         )
     except Exception as error:  # any store's, any driver's
         warnings.warn(f"MLflow keeps nothing of this run: {error}", stacklevel=2)
@@ -96,6 +99,7 @@ def tracked_run(name: str, checkpoint_sha256: str | None = None) -> Iterator[Run
         run = Run(active.info.run_id)
         if not known:
             lock = Path("dvc.lock")
+            run.set_tag("model", model)
             run.set_tag("git_commit", git_commit() or "none")
             run.set_tag("dvc_lock_sha256", sha256_file(lock) if lock.exists() else "none")
         yield run

@@ -66,5 +66,5 @@ def cifake(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(REPO / "params.yaml", folder)
     environment = os.environ | {"PYTHONPATH": str(REPO), "CIFAKE_ARCHIVE": str(shared_dir / "data/cifake.tar.xz")}
     for stage in ("download", "preprocess"):
-        subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=True)
+        subprocess.run([sys.executable, "-m", f"stages.{stage}", "cifake"], cwd=folder, env=environment, check=True)
     return folder

@@ -17,9 +17,9 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from service.models.card import read_card
-from stages.data.raw import RAW
-from stages.train import TrainParams
+from stages.data.raw import IMAGES
 from stages.training.model import build
+from stages.training.trainer import TrainParams
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -52,8 +52,8 @@ def test_rescoring_from_the_raw_archive_finds_the_released_accuracy(shared_dir: 
 
 def test_seeds_are_compared_by_figures_that_evaluate_writes(bench) -> None:
     seeds = bench("seeds")
-    metrics, rest = (json.loads((REPO / f"reports/{name}.json").read_text()) for name in ("metrics", "assessment"))
-    picked = seeds.figures(metrics | rest)
+    metrics = seeds.reported(REPO)
+    picked = seeds.figures(metrics)
     assert picked["accuracy"] == metrics["validation"]["accuracy"]
     other = {name: value + 0.02 for name, value in picked.items()}
     for name, found in seeds.summary({"0": picked, "1": other}).items():
@@ -74,7 +74,7 @@ def test_a_workspace_changes_params_and_copies_nothing(bench, tmp_path: Path) ->
     synthetic = {"dataset": "synthetic", "synthetic_images": 100}
     other = bench("workspace").Workspace(tmp_path / "other", download=synthetic)
     other.run("download")
-    assert (other.folder / RAW).is_file()
+    assert (other.folder / "build/cifake/raw" / IMAGES).is_file()
 
 
 def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
@@ -86,16 +86,6 @@ def test_photos_are_unpacked_by_label(bench, tmp_path: Path) -> None:
     bench("own_photos").unpack(tmp_path / "photos.tar", tmp_path / "data")
     found = sorted(path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.jpg"))
     assert found == ["ai_generated/b.jpg", "real/a.jpg"]
-
-
-def test_pages_have_the_figures_that_the_benches_wrote(bench) -> None:
-    tables = bench("tables")
-    for page in tables.PAGES:
-        written = page.read_text(encoding="utf-8")
-        assert tables.BLOCK.search(written)
-        assert tables.with_tables(written) == written, "run 'python bench/tables.py'"
-        for name in re.findall(r"\]\((?!https?:)([^)#]+)", written):
-            assert (page.parent / name).exists(), name
 
 
 def test_a_killed_catalogue_was_measured_whole() -> None:
@@ -118,13 +108,13 @@ def test_the_floor_and_the_rival_are_real(tmp_path: Path) -> None:
 
 def test_backbones_are_other_networks_of_the_same_recipe(bench, tmp_path: Path) -> None:
     backbones = bench("backbones")
-    recipe = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["train"]
+    recipe = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]["cifake"]["train"]
     sizes = set()
     for network in backbones.NETWORKS:
         params = tmp_path / f"{network.name}.yaml"
         shutil.copy(REPO / "params.yaml", params)
-        apply_overrides(str(params), [*network.settings, *backbones.QUICK])
-        train = yaml.safe_load(params.read_text(encoding="utf-8"))["train"]
+        apply_overrides(str(params), backbones.of_model([*network.settings, *backbones.QUICK]))
+        train = yaml.safe_load(params.read_text(encoding="utf-8"))["models"]["cifake"]["train"]
         changed = {name for name in recipe if train[name] != recipe[name]}
         assert changed <= {"backbone", "backbone_args", "stem"}
         model = build(TrainParams.model_validate(train).model_dump() | {"image_size": 32})

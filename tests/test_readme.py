@@ -4,24 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from service.models.card import read_card
-from tools.report.__main__ import BLOCK, with_figures
-from tools.report.model_card import model_card
+import pytest
 
 REPO = Path(__file__).resolve().parents[1]
-
-
-def test_the_figures_are_those_of_the_released_model() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    card = read_card(REPO / "models/cifake")
-    assert BLOCK.search(readme)
-    assert with_figures(readme, card) == readme, "run 'python -m tools.report'"
-
-
-def test_its_answer_is_the_one_that_is_tried_in_the_docs() -> None:
-    readme, api = ((REPO / name).read_text(encoding="utf-8") for name in ("README.md", "docs/API.md"))
-    shown, tried = (re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0] for text in (readme, api))
-    assert shown == tried
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -42,9 +27,9 @@ def _anchor(head: str) -> str:
 
 
 def test_what_becomes_of_photos_made_small_was_measured() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    readme = " ".join((REPO / "README.md").read_text(encoding="utf-8").split())
     measured = json.loads((REPO / "reports/own_photos.json").read_text(encoding="utf-8"))["before"]["own_photos"]
-    share = measured["decisions"]["reals_flagged"]
+    share = measured["decisions"]["false_positive_rate"]
     assert f"of shop photos made small {share:.0%} of the real ones were flagged" in readme
 
 
@@ -52,24 +37,26 @@ def test_the_readme_is_short() -> None:
     assert len((REPO / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
 
-def test_the_model_card_is_that_of_the_released_model() -> None:
-    card = read_card(REPO / "models/cifake")
-    written = (REPO / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
-    assert model_card(card) == written, "run 'python -m tools.report'"
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", written):
-        assert (REPO / "docs" / picture).resolve().is_file(), picture
-
-
 def test_the_page_is_as_fast_as_its_docs_say() -> None:
-    page = (REPO / "docs/PAGE.md").read_text(encoding="utf-8")
+    page = " ".join((REPO / "docs/PAGE.md").read_text(encoding="utf-8").split())
     measured = json.loads((REPO / "reports/page_latency.json").read_text(encoding="utf-8"))
     assert f"it takes {measured['page_over_api']:.0f} times the API's own answer" in page
 
 
 def test_the_service_is_as_fast_as_the_readme_says() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    readme = " ".join((REPO / "README.md").read_text(encoding="utf-8").split())
     measured = json.loads((REPO / "reports/bench_serving.json").read_text(encoding="utf-8"))["ratios"]
     single, batch = measured["single_over_floor"], measured["batch_over_floor"]
     assert (
         f"it answers at {single:.0%} of the speed of a bare loop around the model, in batches at {batch:.0%}" in readme
     )
+
+
+PAGES = ("README.md", "docs/MODEL_CARD.md", "docs/PERFORMANCE.md", "docs/ACCURACY.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_of_prose_is_longer_than_120_characters(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (REPO / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for line in text.splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "![")), line

@@ -1,8 +1,9 @@
-"""Every step of a release, in order: python -m tools.make_release (make release)
+"""Every step of a model's release, in order: python -m tools.make_release [--model NAME] (make release MODEL=NAME)
 
 Not a stage: it runs the pipeline. It may be run again at any point, until what it made is committed.
 """
 
+import argparse
 import json
 import os
 import re
@@ -13,14 +14,13 @@ from typing import Any
 
 import yaml
 
-from service.models.card import read_card
-from stages.common import StageError, run_stage
+from service.models.card import Card, read_card
+from stages.common import StageError, run_command
+from stages.paths import ModelPaths
+from tools.registry import pick
 from tools.report import __main__ as report
 
-CARD = "models/cifake/card.json"
 PARAMS = Path("params.yaml")
-METRICS = Path("reports/cifake/metrics.json")
-DECISION = Path("reports/cifake/release.json")
 # What the steps write, by the beginnings of the paths: it may differ from the commit, everything else may not.
 WRITTEN = (
     "dvc.lock", "data.dvc", "models/", "reports/", "README.md", "docs/MODEL_CARD.md", "docs/API.md", "docs/DRIFT.md",
@@ -45,19 +45,21 @@ def check_committed() -> None:
         )
 
 
-def check_version(version: str, released: str | None) -> None:
+def check_version(name: str, version: str, released: str | None) -> None:
     """Refuse a version that was released before.
 
     Args:
-        version: `export.version` of params.yaml.
-        released: the version of the last release that was committed, if there was one.
+        name: of the model.
+        version: its `export.version` in params.yaml.
+        released: the version of its last release that was committed, if there was one.
 
     Raises:
         StageError: it is the same, or its numbers are lower.
     """
     if released is not None and (version == released or numbers(version) < numbers(released)):
         raise StageError(
-            f"export.version in params.yaml is {version}, and {CARD} has released {released}: raise it, and commit that"
+            f"models.{name}.export.version in params.yaml is {version}, and {ModelPaths(name).released.card} has "
+            f"released {released}: raise it, and commit that"
         )
 
 
@@ -66,12 +68,11 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
 
 
-def committed_version() -> str | None:
+def committed_version(card: Path) -> str | None:
     """Return the version of the release in the last commit; that in models/ may be this one, uncommitted."""
-    if not git("ls-tree", "HEAD", CARD):
+    if not git("ls-tree", "HEAD", str(card)):
         return None
-    card: dict[str, Any] = json.loads(git("show", f"HEAD:{CARD}"))
-    return str(card["version"])
+    return Card.model_validate_json(git("show", f"HEAD:{card}")).version
 
 
 def git(*arguments: str) -> str:
@@ -89,23 +90,25 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
-def repro() -> None:
-    """Run `dvc repro` of this environment, and its stages with this environment's Python.
+def repro(name: str) -> None:
+    """Run a model's stages by `dvc repro` of this environment, with this environment's Python.
 
     Raises:
         StageError: a stage failed; what it said stands above.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    if subprocess.run([sys.executable, "-m", "dvc", "repro"], env=os.environ | {"PATH": path}, check=False).returncode:
+    command = [sys.executable, "-m", "dvc", "repro", f"release@{name}"]
+    if subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode:
         raise StageError("dvc repro failed, and nothing is released: its last lines say why")
 
 
-def check_released(decision: dict[str, Any], version: str) -> None:
+def check_released(name: str, decision: dict[str, Any], version: str) -> None:
     """Go on only where the stage release released this version.
 
     Args:
-        decision: reports/cifake/release.json.
-        version: `export.version` of params.yaml.
+        name: of the model.
+        decision: its reports/<name>/release.json.
+        version: its `export.version` in params.yaml.
 
     Raises:
         StageError: it did not; the message has every reason.
@@ -113,10 +116,11 @@ def check_released(decision: dict[str, Any], version: str) -> None:
     if decision["decision"] != "released":
         reasons = "".join(f"\n  {reason}" for reason in decision["reasons"])
         raise StageError(
-            f"version {version} is not released ({decision['decision']}), and models/ is as it was:{reasons}"
+            f"{name} {version} is not released ({decision['decision']}), and models/{name} is as it was:{reasons}"
         )
     if decision["version"] != version:
-        raise StageError(f"{DECISION} is of version {decision['version']}, not {version}: 'dvc repro --force release'")
+        said = f"{ModelPaths(name).release_report} is of version {decision['version']}, not {version}"
+        raise StageError(f"{said}: 'dvc repro --force release@{name}'")
 
 
 def measure_service(photos: int) -> None:
@@ -131,11 +135,9 @@ def measure_service(photos: int) -> None:
     commands = {}
     if photos < WINDOWS:
         print(f"bench/drift.py is left out: {photos:,} photos are too few for its windows", flush=True)
-        left_out = "alarms"  # what is written of its report
     else:
         commands["bench/drift.py"] = [sys.executable, "bench/drift.py"]
-        left_out = "keep_their_promise"  # writes nothing
-    tests = ["tests/service/test_api_docs.py", "-k", f"not {left_out}"]
+    tests = ["tests/service/test_api_docs.py", "-k", "every_command"]
     commands["the examples of docs/API.md"] = [sys.executable, "-m", "pytest", "-q", *tests]
     for what, command in commands.items():
         print(f"measuring: {what}", flush=True)
@@ -145,22 +147,30 @@ def measure_service(photos: int) -> None:
 
 def main() -> None:
     """Check, run the pipeline, write the figures where people read them, and say what to commit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.make_release", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--model", help="its name, a key of models in params.yaml; without it: the only one")
+    arguments = parser.parse_args()
     try:
-        version = str(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["export"]["version"])
-    except (FileNotFoundError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise StageError(f"{PARAMS} has no export.version: run from the repository's root") from error
+        models = dict(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["models"])
+        name = pick(arguments.model, models, f"models in {PARAMS}")
+        version = str(models[name]["export"]["version"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise StageError(f"{PARAMS} has no models with export.version: run from the repository's root") from error
+    paths = ModelPaths(name)
     check_committed()
-    check_version(version, committed_version())
-    repro()
-    check_released(json.loads(DECISION.read_text(encoding="utf-8")), version)
-    figures = json.loads(METRICS.read_text(encoding="utf-8"))["validation"]
-    card = read_card(Path(CARD).parent)
+    check_version(name, version, committed_version(paths.released.card))
+    repro(name)
+    check_released(name, json.loads(paths.release_report.read_text(encoding="utf-8")), version)
+    figures = json.loads(paths.metrics.read_text(encoding="utf-8"))["validation"]
+    card = read_card(paths.released.path)
     measure_service(figures["images"] + (card.calibration.images or 0))
-    report.main()
-    print(f"\nVersion {version} is released. What changed:\n{git('status', '--short').rstrip()}\n")
-    print(f'Commit it:              git add -A && git commit -m "Release {version}: …"')
-    print("Put it into service:    make promote")
+    report.write()
+    print(f"\n{name} {version} is released. What changed:\n{git('status', '--short').rstrip()}\n")
+    print(f'Commit it:              git add -A && git commit -m "Release {name} {version}: …"')
+    print(f"Put it into service:    make promote MODEL={name}")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

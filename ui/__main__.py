@@ -82,7 +82,8 @@ def _serve(client: Service, arguments: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     print(f"The page: http://{arguments.host}:{arguments.port}  (Ctrl-C ends it)", flush=True)
     try:
-        print(f"It asks {client.url}, where model {client.model()['version']} answers", flush=True)
+        models = ", ".join(f"{card['name']} {card['version']}" for card in client.models())
+        print(f"It asks {client.url}, where these models answer: {models}", flush=True)
     except ServiceError as error:  # the page says so to whoever uses it; this is for who can mend it
         print(f"warning: {error}", file=sys.stderr, flush=True)
     page.block_thread()

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from client.service import Service, ServiceError
-from ui import words
+from ui import choice, words
 
 _HEADERS = ["column", "drifted", "p-value", "drifts below", "statistic", "test"]
 _TESTS = {"ks": "Kolmogorov-Smirnov", "z": "two-proportion z", "fisher_exact": "Fisher's exact"}
@@ -13,16 +13,18 @@ _TESTS = {"ks": "Kolmogorov-Smirnov", "z": "two-proportion z", "fisher_exact": "
 
 def build(client: Service, tab: gr.Tab) -> None:
     """Fill the tab; it asks when somebody opens it."""
+    model = choice.choice()
     said = gr.HTML()
     refresh = gr.Button("Look again")
     table = gr.Dataframe(headers=_HEADERS, interactive=False, label="Tests, one a column", visible=False)
     report = gr.HTML(elem_classes="report")
 
-    def look() -> tuple[Any, ...]:
+    def look(name: str | None) -> tuple[Any, ...]:
         try:
-            found = client.drift()
+            name, choices = choice.chosen(name, [card["name"] for card in client.models()])
+            found = client.drift(name)
         except ServiceError as error:
-            return words.problem(str(error)), gr.Dataframe(visible=False), ""
+            return gr.skip(), words.problem(str(error)), gr.Dataframe(visible=False), ""
         rows = [
             [
                 column["name"],
@@ -34,7 +36,7 @@ def build(client: Service, tab: gr.Tab) -> None:
             ]
             for column in found["columns"]
         ]
-        return words.drift(found), gr.Dataframe(rows, visible=bool(rows)), _report(found["report_url"])
+        return choices, words.drift(found), gr.Dataframe(rows, visible=bool(rows)), _report(found["report_url"])
 
     def _report(url: str | None) -> str:
         if url is None:
@@ -44,8 +46,8 @@ def build(client: Service, tab: gr.Tab) -> None:
         except ServiceError as error:
             return words.problem(str(error))
 
-    for event in (tab.select, refresh.click):
-        event(look, None, [said, table, report])
+    for event in (tab.select, refresh.click, model.input):
+        event(look, model, [model, said, table, report])
 
 
 def _short(number: float) -> str:

@@ -14,9 +14,9 @@ from client.patience import patiently
 from client.service import Service, ServiceError, batches
 from ui import words
 
-HEADERS = ["photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "error", "request id"]
-_TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str"]
-_WIDTHS = ["64px", "220px", "90px", "130px", "90px", "100px", "130px", "260px", "260px"]
+HEADERS = ["photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "model", "error", "request id"]
+_TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str", "str"]
+_WIDTHS = ["64px", "220px", "90px", "130px", "90px", "100px", "130px", "110px", "260px", "260px"]
 _THUMBNAIL = 48  # pixels
 _PATIENCE = 120  # seconds that a batch waits where the service asks for it, before it is given up
 
@@ -115,12 +115,15 @@ def row(path: str, item: dict[str, Any]) -> Row:
     inside = "yes" if item["in_domain"] else "no"
     # Out of domain the probability says nothing.
     likely, share = (likely, round(100 * item["probability"], 2)) if item["in_domain"] else ("", None)
-    return [thumbnail(path), Path(path).name, item["decision"], likely, share, inside, made, "", item["request_id"]]
+    return [
+        thumbnail(path), Path(path).name, item["decision"], likely, share, inside, made, words.model(item), "",
+        item["request_id"],
+    ]  # fmt: skip
 
 
 def failed(path: str, sentence: str, request_id: str = "") -> Row:
     """Return the row of a photo without a verdict."""
-    return [thumbnail(path), Path(path).name, "", "", None, "", "", sentence, request_id]
+    return [thumbnail(path), Path(path).name, "", "", None, "", "", "", sentence, request_id]
 
 
 def thumbnail(path: str) -> str:

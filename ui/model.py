@@ -1,4 +1,4 @@
-"""Tab "Model": what is running, what it was measured to do, and its plots."""
+"""Tab "Model": which models are in service, what each was measured to do, and its plots."""
 
 import base64
 import html
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from client.service import Service, ServiceError
-from ui import words
+from ui import choice, words
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -17,34 +17,39 @@ _FIGURES = {
     "recall": "recall at 0.5",
     "ece": "expected calibration error",
 }
-_DECISIONS = {
-    "reals_flagged": "real photos flagged",
-    "generated_flagged": "AI images flagged",
-    "generated_cleared": "AI images cleared",
-    "reviewed": "sent to a person",
+_DECISIONS = {  # by the figure's name, and the one it has in older releases
+    ("false_positive_rate", "reals_flagged"): "real photos flagged",
+    ("recall", "generated_flagged"): "AI images flagged",
+    ("miss_rate", "generated_cleared"): "AI images cleared",
+    ("review_rate", "reviewed"): "sent to a person",
 }
 
 
 def build(client: Service, tab: gr.Tab) -> None:
     """Fill the tab; it asks when somebody opens it."""
+    model = choice.choice()
     said = gr.HTML()
     figures = gr.Dataframe(interactive=False, label="Measured once, at release, on official test images", visible=False)
     plots = gr.HTML()
 
-    def look() -> tuple[Any, ...]:
+    def look(name: str | None) -> tuple[Any, ...]:
         try:
-            card = client.model()
+            cards = {card["name"]: card for card in client.models()}
+            name, choices = choice.chosen(name, list(cards))
+            card = cards[name]
             shown = "".join(_figure(url, client.picture(url)) for url in card["plots"])
         except ServiceError as error:
-            return words.problem(str(error)), gr.Dataframe(visible=False), ""
+            return gr.skip(), words.problem(str(error)), gr.Dataframe(visible=False), ""
         rows = measured(card)
         return (
+            choices,
             words.facts(described(card)),
             gr.Dataframe(rows, headers=["figure", "value"], visible=bool(rows)),
             f'<div class="plots">{shown}</div>',
         )
 
-    tab.select(look, None, [said, figures, plots])
+    for event in (tab.select, model.input):
+        event(look, model, [model, said, figures, plots])
 
 
 def described(card: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -73,7 +78,9 @@ def measured(card: dict[str, Any]) -> list[list[str]]:
     test = card["metrics"]["test"]
     rows = [["test images", f"{test['images']:,}"], *([name, f"{test[key]:.4f}"] for key, name in _FIGURES.items())]
     if (decisions := test["decisions"].get(f"alpha_{card['thresholds']['alpha']:g}")) is not None:
-        rows += [[name, f"{decisions[key]:.2%}"] for key, name in _DECISIONS.items()]
+        rows += [
+            [said, f"{decisions.get(name, decisions.get(older)):.2%}"] for (name, older), said in _DECISIONS.items()
+        ]
     return rows
 
 

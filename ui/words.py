@@ -128,6 +128,11 @@ def _state(found: dict[str, Any]) -> str:
     return f"whole; cannot be vouched for: {' and '.join(reasons) or 'its signer could not be checked'}"
 
 
+def model(answer: dict[str, Any]) -> str:
+    """Return which model answered, such as `cifake 1.3.0`; an older service tells the version, or nothing."""
+    return " ".join(filter(None, (answer.get("model"), answer.get("model_version"))))
+
+
 def percent(share: float) -> str:
     """Return a share such as `97 %`; at the ends never more than is known."""
     number = "over 99" if share > 0.99 else "under 1" if share < 0.01 else f"{100 * share:.0f}"
@@ -150,7 +155,7 @@ def verdict(answer: dict[str, Any]) -> str:
         ("How far to trust them", _TRUST[answer["provenance"]["trust"]]),
         ("Confidence", confidence),
         *(("Passed over", note) for note in answer.get("notes", [])),
-        ("Model", answer["model_version"]),
+        ("Model", model(answer)),
         ("Request", answer["request_id"]),
     ])  # fmt: skip
     bar = (

@@ -1,9 +1,10 @@
-"""Drift on the command line, with the service's settings (LOG_URL, MODEL_PATH, DRIFT_URL, …).
+"""Drift on the command line, with the service's settings (LOG_URL, MODELS, DRIFT_URL, …).
 
-python -m service.drift report --since 24h --out report.html    exit code 1 on drift, for cron; 2: it cannot look
+python -m service.drift report --since 24h --out report.html    exit code 1 on drift, for cron; 2: an error
 python -m service.drift baseline --since 7d                     adopt your own traffic as the reference
 python -m service.drift baseline --undo                         go back to the one before
 python -m service.drift baseline                                say what is in force
+python -m service.drift report --model cifake                   of this model; without it: of the first one
 """
 
 import argparse
@@ -15,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.drift.columns import Table, take
 from service.drift.comparison import TESTED, compare
+from service.drift.model_monitor import ModelMonitor
 from service.drift.monitor import DriftMonitor
-from service.drift.references import BadReferenceError, Reference, References
+from service.drift.references import BadReferenceError, Reference
 from service.models.card import ModelError
-from service.models.store import first_model
-from service.settings import Settings, load_settings
+from service.settings import load_settings
 
 DRIFT, FAILED = 1, 2  # exit codes
 
@@ -35,22 +36,27 @@ def main() -> int:
     baseline = commands.add_parser("baseline", help="the reference: adopt, undo, or say which is in force")
     baseline.add_argument("--undo", action="store_true", help="go back to the reference before the one in force")
     for command in (report, baseline):
+        command.add_argument("--model", metavar="NAME", help="without it: the first in alphabetical order")
         command.add_argument("--since", help="24h, 7d, or ISO 8601; of a report, without it: the newest DRIFT_WINDOW")
         command.add_argument("--until", help="likewise; without it: now")
     arguments = parser.parse_args()
     settings = load_settings()
     try:
+        all_models = DriftMonitor(settings)
+        monitor, names = all_models.monitor(arguments.model), list(all_models.monitors())
+        if arguments.model is None and len(names) > 1:
+            print(f"of {monitor.name}, the first of {', '.join(names)}; --model takes another")
         if arguments.command == "report":
-            return _report(settings, arguments.since, arguments.until, arguments.out)
-        _baseline(settings, arguments.since, arguments.until, undo=arguments.undo)
+            return _report(monitor, arguments.since, arguments.until, arguments.out)
+        _baseline(monitor, arguments.since, arguments.until, settings.drift_window, undo=arguments.undo)
     except (BadReferenceError, ModelError, SQLAlchemyError, OSError, ValueError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())[:500]}", file=sys.stderr)
         return FAILED
     return 0
 
 
-def _report(settings: Settings, since: str | None, until: str | None, out: Path | None) -> int:
-    found = DriftMonitor(settings).compute(since, until)
+def _report(monitor: ModelMonitor, since: str | None, until: str | None, out: Path | None) -> int:
+    found = monitor.evaluate(since, until)
     answer = found.answer
     if found.reference is None:
         raise BadReferenceError(answer["alerts"][0])
@@ -67,10 +73,8 @@ def _report(settings: Settings, since: str | None, until: str | None, out: Path 
     return DRIFT if answer["drift_detected"] else 0
 
 
-def _baseline(settings: Settings, since: str | None, until: str | None, *, undo: bool) -> None:
-    monitor = DriftMonitor(settings)
-    references = References(settings.drift_url, first_model(settings))
-    version = monitor.model_version()
+def _baseline(monitor: ModelMonitor, since: str | None, until: str | None, size: int, *, undo: bool) -> None:
+    references, version = monitor.references, monitor.version()
     if undo:
         print(f"given up: {references.undo()}")
     elif since is not None:
@@ -78,7 +82,6 @@ def _baseline(settings: Settings, since: str | None, until: str | None, *, undo:
         print(f"adopted: {_said(reference)}")
         if absent := [name for name in TESTED if name not in reference.table]:
             print(f"without {', '.join(absent)}: some of these predictions are from before it was logged")
-        size = settings.drift_window
         windows, alarms = own_alarms(reference.table, size)
         if windows:
             print(f"of its own windows of {size} in a row, {alarms} of {windows} are unlike the rest of it")

@@ -28,17 +28,17 @@ def estimated_accuracy(probability: npt.NDArray[np.float64]) -> tuple[float, flo
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
-def reviewed(seen: Sequence[tuple[Mapping[str, Any], str]]) -> Reviewed | None:
+def reviewed(labelled: Sequence[tuple[Mapping[str, Any], str]]) -> Reviewed | None:
     """Return the figures of the photos in a window that moderators reviewed; None with too few.
 
     They are no random choice: people look at what was sent to review.
 
     Args:
-        seen: rows of the prediction log, each with what a moderator said.
+        labelled: rows of the prediction log, each with what a moderator said.
     """
-    if len(seen) < REVIEWED_MINIMUM:
+    if len(labelled) < REVIEWED_MINIMUM:
         return None
-    pairs = [(row["prediction"], label) for row, label in seen]
+    pairs = [(row["prediction"], label) for row, label in labelled]
     right = sum(said == label for said, label in pairs)
     generated = sum(label == "ai_generated" for _, label in pairs)
     return Reviewed(
@@ -50,7 +50,7 @@ def reviewed(seen: Sequence[tuple[Mapping[str, Any], str]]) -> Reviewed | None:
     )
 
 
-def reviewed_report(seen: Sequence[tuple[Mapping[str, Any], str]]) -> str:
+def reviewed_report(labelled: Sequence[tuple[Mapping[str, Any], str]]) -> str:
     """Return Evidently's classification page of reviewed photos as `reviewed` takes them; both labels are needed."""
     import pandas as pd
     from evidently import BinaryClassification, DataDefinition, Dataset, Report
@@ -58,9 +58,9 @@ def reviewed_report(seen: Sequence[tuple[Mapping[str, Any], str]]) -> str:
 
     frame = pd.DataFrame(
         {
-            "moderator": [label for _, label in seen],
-            "detector": [row["prediction"] for row, _ in seen],
-            "probability": [row["probability"] for row, _ in seen],
+            "moderator": [label for _, label in labelled],
+            "detector": [row["prediction"] for row, _ in labelled],
+            "probability": [row["probability"] for row, _ in labelled],
         }
     )
     classes = BinaryClassification(

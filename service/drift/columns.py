@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.log.prediction_log import EMBEDDING_COMPONENTS
+from service.log.tables import EMBEDDING_COMPONENTS
 
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 """Column name -> float64 [n]; `probability` is P(AI-generated) at the prior of the model's calibration."""
 
 EMBEDDING = tuple(f"embedding_{place}" for place in range(EMBEDDING_COMPONENTS))
-_ALWAYS = ("distance", "brightness", "contrast", "sharpness")  # in every log and reference that there ever was
+_ALWAYS = ("ood_score", "brightness", "contrast", "sharpness")  # in every log and reference that there ever was
 _LATER = ("jpeg_quality",)  # what came since: left out where a reference, or a row of the window, lacks it
 
 
@@ -36,9 +36,13 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:
     """Return the columns of a reference as it is stored: `embedding` is float [m, components], the others [m].
 
+    One of before has `distance` for `ood_score`.
+
     Raises:
         KeyError: a column that every reference has is missing.
     """
+    if "distance" in arrays:
+        arrays = {"ood_score": arrays["distance"], **arrays}
     table = {name: arrays[name].astype(np.float64) for name in _ALWAYS}
     embedding = arrays["embedding"].astype(np.float64)
     table |= {name: embedding[:, place] for place, name in enumerate(EMBEDDING[: embedding.shape[1]])}

@@ -1,10 +1,11 @@
-"""Evidently's tests of a window against a reference, and what they found in words."""
+"""Tests of a window against a reference, what they found in words, and Evidently's page of them."""
 
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from service.drift.columns import EMBEDDING, Floats, Table
 from service.schemas import DriftColumn
@@ -12,7 +13,9 @@ from service.schemas import DriftColumn
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHA = 0.01  # promised: looks at unchanged traffic that raise an alarm
+Booleans = npt.NDArray[np.bool_]
+
+ALPHA = 0.01  # promised: share of windows of unchanged traffic that raise an alarm
 ALPHA_SHARE = 0.005  # spent on the share called AI: half, because a changed share is the smallest shift to be found
 ALPHA_COLUMNS = (
     0.003  # shared out among the other columns by Bonferroni's rule; the rest is left for the tests' own errors
@@ -21,9 +24,10 @@ MINIMUM = 100  # predictions; with fewer nothing is said
 
 _EXPECTED = 10  # photos of the rarer label in a window, from which on the normal approximation holds (Cochran 1954)
 SHARE = "called_ai"
+_AI = "ai_generated"
 TESTED = {  # besides the share and the embedding, in this order: words for a median below and above the reference's
     "score": ("scores lean to real", "scores lean to AI-generated"),
-    "distance": ("photos are more alike than the reference's", "photos are less like the training photos"),
+    "ood_score": ("photos are more alike than the reference's", "photos are less like the training photos"),
     "brightness": ("photos are darker than the reference", "photos are brighter than the reference"),
     "contrast": ("photos have less contrast than the reference", "photos have more contrast than the reference"),
     "sharpness": ("photos are blurrier than the reference", "photos are sharper than the reference"),
@@ -47,20 +51,21 @@ def compare(window: Table, reference: Table) -> list[DriftColumn]:
         other columns, by two-sample Kolmogorov-Smirnov tests. Where photos are independent of each other and nothing
         changed, the probability that any is `drifted` is `ALPHA` at most.
     """
-    tests = _tests()
-    now, then = _frame(window), _frame(reference)
+    from scipy.stats import ks_2samp  # late: a worker that never compares anything does not load it
+
     found = []
     for name, threshold in _thresholds(window, reference).items():
-        used = _share_test(now[SHARE], then[SHARE]) if name == SHARE else "ks"
-        test = tests[used]
-        p_value = 1.0  # where all labels are one, there is nothing to test
-        if name != SHARE or len({*now[name], *then[name]}) > 1:
-            p_value = float(test(then[name], now[name], test.allowed_feature_types[0], threshold).drift_score)
+        used: Literal["z", "fisher_exact", "ks"]
+        if name == SHARE:
+            used, statistic, p_value = _compare_shares(_called_ai(window), _called_ai(reference))
+        else:
+            result = ks_2samp(reference[name], window[name])
+            used, statistic, p_value = "ks", float(result.statistic), float(result.pvalue)
         found.append(
             DriftColumn(
                 name=name,
                 test=used,
-                statistic=_difference(now[name], then[name]),
+                statistic=statistic,
                 p_value=p_value,
                 threshold=threshold,
                 drifted=p_value < threshold,
@@ -79,9 +84,9 @@ def report(found: Sequence[DriftColumn], window: Table, reference: Table) -> str
     definition = DataDefinition(
         numerical_columns=[name for name in names if name != SHARE], categorical_columns=[SHARE]
     )
-    tests = _tests()
+    methods = _evidently_tests()
     drifts = [
-        ValueDrift(column=column.name, method=tests[column.test].name, threshold=column.threshold) for column in columns
+        ValueDrift(column=column.name, method=methods[column.test], threshold=column.threshold) for column in columns
     ]
     now, then = (Dataset.from_pandas(_frame(table)[names], definition) for table in (window, reference))
     page: str = Report(drifts).run(now, then).get_html_str(as_iframe=False)
@@ -95,7 +100,7 @@ def alerts(found: Sequence[DriftColumn], window: Table, reference: Table) -> lis
         if not column.drifted:
             continue
         if column.name == SHARE:
-            now, then = (float((table["probability"] >= 0.5).mean()) for table in (window, reference))
+            now, then = (float(_called_ai(table).mean()) for table in (window, reference))
             lines.append(f"{'more' if now > then else 'fewer'} photos look AI-generated: {now:.1%} against {then:.1%}")
         elif column.name in EMBEDDING:
             parts.append(column.name.rpartition("_")[2])
@@ -124,26 +129,50 @@ def _said(name: str, window: Floats, reference: Floats) -> str:
 
 
 @cache
-def _tests() -> dict[str, Any]:
-    """Return Evidently's tests, with Fisher's registered among them: its own takes samples of equal length alone."""
-    from evidently.legacy.calculations.stattests import StatTest, ks_stat_test, register_stattest, z_stat_test
+def _evidently_tests() -> dict[str, str]:
+    """Return what Evidently calls the tests, with Fisher's registered: its own takes samples of equal length alone."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
-    from scipy.stats import fisher_exact
 
     def work(then: "pd.Series[Any]", now: "pd.Series[Any]", _: Any, threshold: float) -> tuple[float, bool]:
-        counts = [[int((values == label).sum()) for label in ("real", "ai_generated")] for values in (then, now)]
-        p_value = float(fisher_exact(counts).pvalue)
+        p_value = _fisher_exact(*((values == _AI).to_numpy() for values in (now, then)))
         return p_value, p_value < threshold
 
     fisher = StatTest("fisher_exact_shares", "Fisher's exact p_value", [ColumnType.Categorical])
     register_stattest(fisher, work)
-    return {"z": z_stat_test, "fisher_exact": fisher, "ks": ks_stat_test}
+    return {"z": "z", "fisher_exact": fisher.name, "ks": "ks"}
 
 
-def _share_test(now: "pd.Series[Any]", then: "pd.Series[Any]") -> Literal["z", "fisher_exact"]:
-    """Return the test of two shares: the z-test's approximation needs some photos of either label to be expected."""
-    share = float(np.concatenate([now == "real", then == "real"]).mean())
-    return "z" if len(now) * min(share, 1 - share) >= _EXPECTED else "fisher_exact"
+def _compare_shares(now: Booleans, then: Booleans) -> tuple[Literal["z", "fisher_exact"], float, float]:
+    """Test whether two samples have the same share of true values.
+
+    Returns:
+        The test: the z-test's approximation needs some photos of either label to be expected. The difference of the two
+        shares, and the p-value.
+    """
+    from scipy.stats import chi2_contingency
+
+    share = float(np.concatenate([now, then]).mean())
+    difference = abs(float(now.mean()) - float(then.mean()))
+    if len(now) * min(share, 1 - share) < _EXPECTED:
+        return "fisher_exact", difference, _fisher_exact(now, then)
+    # The chi-squared test of two shares is the two-sided z-test: its statistic is the square of that one's.
+    return "z", difference, float(chi2_contingency(_counts(now, then), correction=False).pvalue)
+
+
+def _fisher_exact(now: Booleans, then: Booleans) -> float:
+    """Return the p-value of Fisher's exact test; 1 where all photos have one label."""
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact(_counts(now, then)).pvalue)
+
+
+def _counts(now: Booleans, then: Booleans) -> list[list[int]]:
+    return [[int((~values).sum()), int(values.sum())] for values in (then, now)]
+
+
+def _called_ai(table: Table) -> Booleans:
+    return table["probability"] >= 0.5
 
 
 def _thresholds(window: Table, reference: Table) -> dict[str, float]:
@@ -155,14 +184,4 @@ def _thresholds(window: Table, reference: Table) -> dict[str, float]:
 def _frame(table: Table) -> "pd.DataFrame":
     import pandas as pd
 
-    called = np.where(table["probability"] >= 0.5, "ai_generated", "real")
-    return pd.DataFrame(table | {SHARE: called})
-
-
-def _difference(now: "pd.Series[float]", then: "pd.Series[float]") -> float:
-    """Return how far two columns lie apart, 0 to 1: the largest difference of their distribution functions."""
-    from scipy.stats import ks_2samp
-
-    if now.dtype != float:
-        return float(abs((now == "real").mean() - (then == "real").mean()))
-    return float(ks_2samp(now, then, method="asymp").statistic)
+    return pd.DataFrame(table | {SHARE: np.where(_called_ai(table), _AI, "real")})

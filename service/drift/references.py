@@ -1,12 +1,15 @@
 """What traffic is compared with: the model's own reference, or a window of your traffic that you adopted.
 
-Adopted references lie under `DRIFT_URL`, one file each, and never change. `active.json` lists those in force, the
-newest last: adopting appends a name, undoing takes the last one away.
+Adopted references lie under `DRIFT_URL/references/<model>`, one file each, and never change. `active.json` lists those
+in force, the newest last: adopting appends a name, undoing takes the last one away. What was adopted when there was one
+model lies in `DRIFT_URL/references` itself, and is read as that model's.
 """
 
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +21,12 @@ from fsspec.core import url_to_fs
 from service.drift import columns
 from service.drift.columns import Table
 from service.drift.files import write
+from service.log.tables import FIRST_MODEL
+from service.models.card import REFERENCE
+
+logger = logging.getLogger(__name__)
 
 MINIMUM = 500  # predictions in an adopted reference
-_GIVE_UP = "restore the file, or 'python -m service.drift baseline --undo' gives it up"
 
 
 class BadReferenceError(Exception):
@@ -45,18 +51,22 @@ class Reference:
 
 
 class References:
-    """The references of one model file."""
+    """The references of one model."""
 
-    def __init__(self, url: str, model_path: Path) -> None:
+    def __init__(self, url: str, model: str, folder: Path) -> None:
         """Remember where they lie.
 
         Args:
             url: `DRIFT_URL`.
-            model_path: of the model file; its own `reference.npz` lies beside it.
+            model: its name.
+            folder: the model's, with its own `reference.npz`.
         """
         self._files, root = url_to_fs(url)
-        self._folder = f"{root}/references"
-        self._own = model_path.with_name("reference.npz")
+        self._model = model
+        self._old_folder = f"{root}/references"  # of before references knew the model's name
+        self._folder = f"{self._old_folder}/{model}"
+        self._own = folder / REFERENCE
+        self._told = False  # that old ones are read
 
     def current(self, model_version: str) -> Reference:
         """Return the reference that was adopted last of this model version, or the model's own where none ever was.
@@ -74,8 +84,8 @@ class References:
         name = next((name for name in reversed(active) if name.endswith(f"-model-{model_version}")), None)
         if name is None:
             raise BadReferenceError(
-                f"{active[-1]} was adopted of another model: adopt one of {model_version} "
-                "(python -m service.drift baseline --since 7d), or give it up (--undo)"
+                f"{active[-1]} was adopted of another version of {self._model}: adopt one of {model_version} "
+                f"(python -m service.drift baseline --model {self._model} --since 7d), or give it up (--undo)"
             )
         arrays = self._read(name)
         try:
@@ -86,7 +96,7 @@ class References:
                 adopted=datetime.fromisoformat(str(arrays["adopted"])),
             )
         except KeyError as error:
-            raise BadReferenceError(f"the adopted reference {name} has no column {error}: {_GIVE_UP}") from error
+            raise BadReferenceError(f"the adopted reference {name} has no column {error}: {self._remedy()}") from error
 
     def adopt(self, rows: Sequence[Mapping[str, Any]], model_version: str) -> Reference:
         """Take rows of the prediction log, newest first, as the reference from now on.
@@ -96,7 +106,7 @@ class References:
         """
         if len(rows) < MINIMUM:
             raise BadReferenceError(
-                f"{len(rows)} predictions of model {model_version} are too few: {MINIMUM} are needed"
+                f"{len(rows)} predictions of {self._model} {model_version} are too few: {MINIMUM} are needed"
             )
         adopted = datetime.now(UTC).replace(microsecond=0)
         name = f"{adopted:%Y%m%dT%H%M%SZ}-model-{model_version}"
@@ -121,7 +131,7 @@ class References:
         """
         active = self.active()
         if not active:
-            raise BadReferenceError("no reference was adopted: the model's own is in force")
+            raise BadReferenceError(f"no reference of {self._model} was adopted: its own is in force")
         self._set_active(active[:-1])
         return active[-1]
 
@@ -131,31 +141,42 @@ class References:
         Raises:
             BadReferenceError: the list is damaged.
         """
-        path = f"{self._folder}/active.json"
-        try:
-            names = json.loads(self._files.cat_file(path))
-        except FileNotFoundError:
+        data = self._cat("active.json")
+        if data is None:
             return []
+        try:
+            return [str(name) for name in json.loads(data)]
         except ValueError:
             raise BadReferenceError(
-                "active.json is damaged: write the list of the references in force into it"
+                f"active.json of {self._model} is damaged: write the list of the references in force into it"
             ) from None
-        return [str(name) for name in names]
 
     def _set_active(self, names: list[str]) -> None:
         write(self._files, f"{self._folder}/active.json", json.dumps(names).encode())
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = f"{self._folder}/{name}.npz"
+        data = self._cat(f"{name}.npz")
+        if data is None:
+            raise BadReferenceError(f"the adopted reference {name} is missing: {self._remedy()}")
         try:
-            with np.load(io.BytesIO(self._files.cat_file(path)), allow_pickle=False) as file:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 return dict(file)
-        except FileNotFoundError as error:
-            raise BadReferenceError(f"the adopted reference {name} is missing: {_GIVE_UP}") from error
-        except OSError:  # the bucket does not answer: no reason to give a reference up
-            raise
         except Exception as error:  # numpy raises by the file's kind of damage
-            raise BadReferenceError(f"the adopted reference {name} is damaged: {_GIVE_UP}") from error
+            raise BadReferenceError(f"the adopted reference {name} is damaged: {self._remedy()}") from error
+
+    def _cat(self, name: str) -> bytes | None:
+        """Return a file's bytes, of the first model also one of before; None: there is no such file."""
+        for folder in (self._folder, self._old_folder)[: 2 if self._model == FIRST_MODEL else 1]:
+            with suppress(FileNotFoundError):
+                data: bytes = self._files.cat_file(f"{folder}/{name}")
+                if folder == self._old_folder and not self._told:
+                    logger.warning("%s in %s names no model: it is read as %s's", name, folder, FIRST_MODEL)
+                    self._told = True
+                return data
+        return None
+
+    def _remedy(self) -> str:
+        return f"restore the file, or 'python -m service.drift baseline --model {self._model} --undo' gives it up"
 
     def _model_reference(self) -> Reference:
         try:

@@ -11,8 +11,9 @@ import bentoml
 from anyio import to_thread
 from pydantic import TypeAdapter
 
-from service.drift.monitor import BusyError, DriftMonitor
-from service.drift.reports import is_name
+from service.drift.model_monitor import BusyError
+from service.drift.monitor import DriftMonitor, UnknownModelError
+from service.drift.reports import model_of
 from service.drift.times import TimeRangeError
 from service.http.lifecycle import end_with_parent
 from service.models.card import ModelError
@@ -25,6 +26,11 @@ _TOO_FEW = {
     "window": "too few predictions for a report, or no reference: /drift says which",
     "reviewed": "too few reviewed photos in the window for a report, or all of one kind",
 }
+_REFUSALS: dict[type[Exception], tuple[int, str]] = {
+    BusyError: (503, "too_busy"),
+    TimeRangeError: (422, "validation_error"),
+    UnknownModelError: (404, "unknown_model"),
+}
 Answer = dict[str, Any]  # {"found": …}, or {"status", "error", "detail"}: what the API refuses with
 
 
@@ -34,8 +40,8 @@ Answer = dict[str, Any]  # {"found": …}, or {"status", "error", "detail"}: wha
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
 )
-class Monitor:
-    """Answers the API's routes about drift; a thread looks and checks meanwhile."""
+class DriftService:
+    """Answers the API's routes about drift; meanwhile a thread watches the models."""
 
     def __init__(self) -> None:
         with contextlib.suppress(OSError):
@@ -46,7 +52,7 @@ class Monitor:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Start the thread that looks; Evidently is imported there, so that nobody waits for it."""
+        """Start the thread that watches; Evidently is imported there, so that nobody waits for it."""
         threading.Thread(target=self._monitor.run, args=(self._stop,), name="drift-monitor", daemon=True).start()
         self._tasks.append(asyncio.create_task(end_with_parent()))
 
@@ -56,28 +62,40 @@ class Monitor:
         self._stop.set()
 
     @bentoml.api
-    async def look(self, since: str | None = None, until: str | None = None) -> Answer:
-        """Return the answer for a window."""
-        return await _tried(lambda: self._monitor.answer(since, until))
+    async def drift(self, model: str | None = None, since: str | None = None, until: str | None = None) -> Answer:
+        """Return the answer for a window of a model."""
+        return await _tried(lambda: self._monitor.monitor(model).answer(since, until))
 
     @bentoml.api
-    async def page(self, since: str | None = None, until: str | None = None, of: str = "window") -> Answer:
-        """Return the HTML page of a window, or of its reviewed photos."""
-        return await _tried(lambda: self._monitor.page(of, since, until) or _refusal(404, "no_report", _TOO_FEW[of]))
+    async def page(
+        self, model: str | None = None, since: str | None = None, until: str | None = None, of: str = "window"
+    ) -> Answer:
+        """Return the HTML page of a window of a model, or of its reviewed photos."""
+
+        def work() -> str | Answer:
+            page = self._monitor.monitor(model).page(of, since, until)
+            return page or _refusal(404, "no_report", _TOO_FEW[of])
+
+        return await _tried(work)
 
     @bentoml.api
-    async def kept(self) -> Answer:
-        """Return the list of kept reports, newest first."""
-        return await _tried(lambda: self._monitor.kept().answers(_LISTED))
+    async def reports(self, model: str | None = None) -> Answer:
+        """Return the name of the model, and the list of its kept reports, newest first."""
+
+        def work() -> Answer:
+            name = self._monitor.monitor(model).name
+            return {"model": name, "reports": self._monitor.reports.answers(name, _LISTED)}
+
+        return await _tried(work)
 
     @bentoml.api
-    async def kept_page(self, name: str) -> Answer:
+    async def report_page(self, name: str) -> Answer:
         """Return a kept HTML page."""
 
         def work() -> str | Answer:
             try:
-                if is_name(name):
-                    return self._monitor.kept().page(name)
+                if model_of(name):
+                    return self._monitor.reports.page(name)
             except FileNotFoundError:
                 pass
             return _refusal(404, "no_report", "no kept report has this name; /drift/reports lists them")
@@ -89,10 +107,8 @@ async def _tried(work: Any) -> Answer:
     """Run `work` in a thread; turn what it raises into a refusal."""
     try:
         found = await to_thread.run_sync(work)
-    except TimeRangeError as error:
-        return _refusal(422, "validation_error", str(error))
-    except BusyError as error:
-        return _refusal(503, "too_busy", str(error))
+    except (BusyError, TimeRangeError, UnknownModelError) as error:
+        return _refusal(*_REFUSALS[type(error)], str(error))
     except ModelError as error:
         logger.warning("%s", error)
         return _refusal(503, "model_not_loaded", "the drift monitor cannot read the model; the service's log says why")

@@ -1,4 +1,4 @@
-"""One look at a window: its answer, and its pages."""
+"""A window of predictions compared with the reference: the result, and its pages."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,19 @@ _TITLES = {"ok": "These photos are like the reference", "drift": "These photos a
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen.
+class DriftResult:
+    """What the comparison found.
 
     Attributes:
         answer: the fields of `schemas.DriftResponse` that the window alone decides.
         window: the predictions, oldest first.
-        seen: rows of reviewed photos, each with what a moderator said.
-        reference: None, there was none.
+        reviewed: rows of reviewed photos, each with what a moderator said.
+        reference: None: there was none.
     """
 
     answer: dict[str, Any]
     window: Table
-    seen: list[tuple[dict[str, Any], str]]
+    reviewed: list[tuple[dict[str, Any], str]]
     reference: Reference | None
 
     @cached_property
@@ -55,7 +55,8 @@ class Look:
         low, high = answer["estimated_accuracy_interval"]
         return _header(
             _TITLES[answer["status"]],
-            f"{answer['window_size']} predictions, {begin} to {end} UTC, against {answer['reference'].name}. "
+            f"{answer['window_size']} predictions of {answer['model']}, {begin} to {end} UTC, "
+            f"against {answer['reference'].name}. "
             f"Estimated accuracy {answer['estimated_accuracy']:.1%} ({low:.1%} to {high:.1%}).",
             answer["alerts"],
         )
@@ -71,7 +72,7 @@ class Look:
             f"{found.photos} photos that moderators looked at, no random choice: {found.accuracy:.1%} of the answers "
             f"were right, {found.false_accusations} real photos were called AI-generated, {found.missed} missed.",
         )
-        return reviewed_report(self.seen).replace("<body>", f"<body>{head}", 1)
+        return reviewed_report(self.reviewed).replace("<body>", f"<body>{head}", 1)
 
 
 def _header(title: str, text: str, lines: Sequence[str] = ()) -> str:
@@ -83,11 +84,12 @@ def _header(title: str, text: str, lines: Sequence[str] = ()) -> str:
     )
 
 
-def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look:
+def evaluate_window(model: str, rows: Rows, labels: dict[str, str], reference: Reference | str) -> DriftResult:
     """Compare a window with a reference.
 
     Args:
-        rows: of the prediction log, newest first, all of one model version.
+        model: its name.
+        rows: of the prediction log, newest first, all of one version of the model.
         labels: request id -> what a moderator said.
         reference: what they are compared with, or why there is none.
     """
@@ -98,7 +100,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
     enough = len(rows) >= MINIMUM and isinstance(reference, Reference)
     window = columns.from_rows(rows[::-1])
     newest = {row["request_id"]: row for row in reversed(rows)}  # an id that a client sent twice means its last photo
-    seen = [(row, labels[name]) for name, row in newest.items() if name in labels]
+    labelled = [(row, labels[name]) for name, row in newest.items() if name in labels]
     if isinstance(reference, str):
         lines = [f"no reference: {reference}"]
     elif enough:
@@ -107,6 +109,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
     drifted = any(column.drifted for column in found)
     estimate = estimated_accuracy(probability) if len(rows) >= MINIMUM else None
     answer: dict[str, Any] = {
+        "model": model,
         "timestamp": datetime.now(UTC).replace(microsecond=0),
         "status": ("drift" if drifted else "ok") if enough else "insufficient_data",
         "window_size": len(rows),
@@ -122,7 +125,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
         "columns": found,
         "estimated_accuracy": estimate[0] if estimate else None,
         "estimated_accuracy_interval": estimate[1:] if estimate else None,
-        "reviewed": reviewed(seen),
+        "reviewed": reviewed(labelled),
         "reference": None
         if isinstance(reference, str)
         else DriftReference(
@@ -133,7 +136,7 @@ def look(rows: Rows, labels: dict[str, str], reference: Reference | str) -> Look
         ),
     }
     known = None if isinstance(reference, str) else reference
-    return Look(answer, window, seen, known)
+    return DriftResult(answer, window, labelled, known)
 
 
 def _unsure(row: Mapping[str, Any]) -> bool:

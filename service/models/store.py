@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import metrics
-from service.models.card import CARD, MODEL, Card, Geometry, ModelError, read_card
+from service.models.card import CARD, MODEL, ModelError, read_card
+from service.models.choice import overlap
 from service.models.detector import Detector
 from service.settings import Settings
 
@@ -168,38 +168,6 @@ class ModelStore:
             metrics.LOADED.labels(name).set(False)
 
 
-def choose(cards: Mapping[str, Card], width: int, height: int) -> str:
-    """Return the name of the model that answers for a photo: the one that knows its size, else the nearest one.
-
-    Near is what differs least in the logarithms of width and height; of two that are as near, the first by name.
-
-    Args:
-        cards: by name, at least one.
-        width: of the upright photo, in pixels.
-        height: likewise.
-    """
-
-    def away(name: str) -> tuple[float, str]:
-        known = cards[name].domain.geometry
-        across = _gap(width, known.min_width, known.max_width)
-        return math.hypot(across, _gap(height, known.min_height, known.max_height)), name
-
-    return min(cards, key=away)
-
-
-def _gap(side: int, least: int, most: int) -> float:
-    """Return how far a side is from a range, as a difference of logarithms; 0: inside."""
-    return math.log(max(least / side, side / most, 1))
-
-
-def overlap(one: Geometry, other: Geometry) -> bool:
-    """Tell whether there is a size of photo that both know."""
-    return (
-        max(one.min_width, other.min_width) <= min(one.max_width, other.max_width)
-        and max(one.min_height, other.min_height) <= min(one.max_height, other.max_height)
-    )  # fmt: skip
-
-
 def model_folders(settings: Settings) -> dict[str, Path]:
     """Return where the models lie, by the folder's name, in alphabetical order.
 
@@ -230,12 +198,6 @@ def model_folders(settings: Settings) -> dict[str, Path]:
     if not found:
         raise ModelError(f"MODELS={settings.models} holds no model: put a model's folder, with its {CARD}, there")
     return found
-
-
-def first_model(settings: Settings) -> Path:
-    """Return the ONNX file of the first model; errors as `model_folders`."""
-    path = next(iter(model_folders(settings).values()))
-    return path / MODEL if path.is_dir() else path
 
 
 def stamp(path: Path) -> Stamp:

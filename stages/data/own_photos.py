@@ -7,14 +7,13 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from service.models.images import resize
 from service.photo import ImageError, decode
 from service.photo.formats import SUFFIXES
 from stages.common import LABELS, StageError
-from stages.data.image_sets import ImageSet
+from stages.data.image_sets import ImageSet, Spool
 from stages.data.inbox import IMPORT, files_of
 
 
@@ -23,10 +22,10 @@ class OwnPhotos:
     """Your own photos, prepared.
 
     Attributes:
-        photos: uint8 [N, size, size, 3] with their labels.
+        photos: uint8 [N, H, W, 3] with their labels; they lie in an unnamed file.
         groups: each photo's group (sub-folder, else perceptual hash), which never straddles a split.
         sizes: each photo's own (width, height), in pixels.
-        report: counts for reports/cifake/dataset.json.
+        report: counts for the data set report.
     """
 
     photos: ImageSet
@@ -35,15 +34,22 @@ class OwnPhotos:
     report: dict[str, int]
 
 
-def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
+def own_photos(folder: Path, size: tuple[int, int], quality: int, spool_folder: Path | None = None) -> OwnPhotos:
     """Read your own photos, prepared as a request's photo is, both classes re-encoded alike first.
+
+    Args:
+        folder: holds them.
+        size: (H, W) wanted, in pixels.
+        quality: of the JPEG that each becomes first, 1 to 100.
+        spool_folder: where an unnamed file may grow; default: where the system has such files.
 
     Raises:
         StageError: an unreadable photo, an unknown folder, or photos of one class only.
     """
     files = files_of(folder)
-    images: list[npt.NDArray[np.uint8]] = []
-    labels, groups, sizes, faults = [], [], [], []
+    spool = Spool(spool_folder)
+    labels: list[int] = []
+    groups, sizes, faults = [], [], []
     seen: dict[bytes, str] = {}
     for file in tqdm(files, desc="own photos", disable=not files):
         name = file.relative_to(folder)
@@ -61,11 +67,11 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
         first = seen.setdefault(hashlib.sha256(photo.tobytes()).digest(), label)
         if first != label:
             faults.append(f"{name}: the same photo stands under '{first}' too")
-        if len(seen) == len(images):  # an exact copy
+        if len(seen) == len(labels):  # an exact copy
             continue
         buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
         photo.save(buffer, "JPEG", quality=quality)
-        images.append(resize(decode(buffer.getvalue()).image, size, size))
+        spool.add(resize(decode(buffer.getvalue()).image, *size))
         labels.append(LABELS.index(label))
         groups.append("/".join(between) or str(imagehash.phash(photo)))
         sizes.append(photo.size)
@@ -75,9 +81,8 @@ def own_photos(folder: Path, size: int, quality: int) -> OwnPhotos:
             f"{len(faults)} of your own photos cannot be used: {'; '.join(faults[:5])}{more}. "
             f"Mend or remove them in photos/; {IMPORT}"
         )
-    if images and len(set(labels)) < 2:
+    if labels and len(set(labels)) < 2:
         raise StageError(f"your own photos are all '{LABELS[labels[0]]}': add photos of the other class too")
-    stacked = np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
-    report = {"images": len(images), "groups": len(set(groups)), "surplus_copies": len(files) - len(images)}
+    report = {"images": len(labels), "groups": len(set(groups)), "surplus_copies": len(files) - len(labels)}
     report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
-    return OwnPhotos(ImageSet(stacked, np.array(labels, np.uint8), {}), groups, sizes, report)
+    return OwnPhotos(ImageSet(spool.images(size), np.array(labels, np.uint8), {}), groups, sizes, report)

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages.common import LABELS
-from stages.data.image_sets import ImageSet
+from stages.data.image_sets import Images, ImageSet, batches
 
 Bool = npt.NDArray[np.bool_]
 
@@ -70,9 +70,11 @@ def clean(raw: ImageSet, digests: npt.NDArray[np.bytes_]) -> tuple[dict[str, Boo
     return masks, counts
 
 
-def near_duplicates(images: npt.NDArray[np.uint8], is_test: Bool) -> dict[str, int]:
+def near_duplicates(images: Images, is_test: Bool) -> dict[str, int]:
     """Count distinct images that share their 64-bit perceptual hash (imagehash.phash): reported, not cut."""
-    hashes = np.array([str(imagehash.phash(Image.fromarray(i))) for i in tqdm(images, desc="hashing", mininterval=2)])
+    photos = (photo for batch in batches(images) for photo in batch)
+    bar = tqdm(photos, desc="hashing", total=len(images), mininterval=2)
+    hashes = np.array([str(imagehash.phash(Image.fromarray(photo))) for photo in bar])
     _, inverse, count = np.unique(hashes, return_inverse=True, return_counts=True)
     across = np.intersect1d(hashes[is_test], hashes[~is_test])
     return {

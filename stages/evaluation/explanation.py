@@ -13,16 +13,30 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.models.detector import Detector
-from stages.evaluation.figures import rounded, save_figure
+from stages.data.image_sets import ImageSet
+from stages.evaluation.plots import save_figure
 from stages.evaluation.robustness import blur
+from stages.evaluation.types import Data
 
-Uint8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 STEPS = 16  # parts in which a photo's pixels are taken out or put in
 
 
-def faithfulness(detector: Detector, images: Uint8) -> dict[str, Any]:
+class Evaluator:
+    """Deletion and insertion curves of the heat map."""
+
+    name = "explanation"
+
+    def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """Return the figures of `faithfulness`; write deletion_insertion.png."""
+        found = faithfulness(detector, data.first(data.params.explained_images))
+        draw_curves(data.plots / "deletion_insertion.png", found)
+        return found
+
+
+def faithfulness(detector: Detector, data: ImageSet) -> dict[str, Any]:
     """Return deletion and insertion curves of the heat map and of random masks as rough as it, and their areas.
 
     What is taken out becomes a strong blur of the photo (sigma an eighth of its side): black or grey would be places
@@ -30,33 +44,39 @@ def faithfulness(detector: Detector, images: Uint8) -> dict[str, Any]:
 
     Args:
         detector: the model.
-        images: uint8 [N, H, W, 3], as large as the model takes them.
+        data: photos as large as the model takes them.
 
     Returns:
         `images`; for `deletion` and `insertion` the curves `map` and `random` (share of the pixels -> the answer's mean
         probability then), and their areas in 0..1, `map_area` and `random_area`. A map that shows what matters has the
         smaller area of deletion, and the larger of insertion.
     """
-    scores = detector.score(images)
-    generated = scores.probability >= 0.5
     rng = np.random.default_rng(0)
-    towards = np.where(generated[:, None, None], scores.heatmap, -scores.heatmap)
-    orders = {"map": _order(towards, images.shape[1:3]),
-              "random": _order(rng.standard_normal(towards.shape, np.float32), images.shape[1:3])}  # fmt: skip
-    empty = blur(images, images.shape[1] / 8)
-    result: dict[str, Any] = {"images": len(images)}
-    for curve, (start, end) in {"deletion": (images, empty), "insertion": (empty, images)}.items():
+    answers: dict[tuple[str, str, int], list[Float32]] = {}  # curve, map, step -> probabilities of the first answer
+    for photos in tqdm(data.batches(512), desc="deletion and insertion", unit=" batches", mininterval=2):
+        scores = detector.score(photos)
+        generated = scores.probability >= 0.5
+        maps = {
+            "map": np.where(generated[:, None, None], scores.heatmap, -scores.heatmap),
+            "random": rng.standard_normal(scores.heatmap.shape, np.float32),
+        }
+        empty = blur(photos, photos.shape[1] / 8)
+        for name, each in maps.items():
+            rank = _order(each, photos.shape[1:3])
+            for curve, (start, end) in {"deletion": (photos, empty), "insertion": (empty, photos)}.items():
+                for step in range(STEPS + 1):
+                    changed = np.where((rank < step / STEPS)[..., None], end, start)
+                    probability = detector.score(changed).probability
+                    answer = np.where(generated, probability, 1 - probability)
+                    answers.setdefault((curve, name, step), []).append(answer)
+    result: dict[str, Any] = {"images": len(data)}
+    for curve in ("deletion", "insertion"):
         result[curve] = {}
-        for name, rank in orders.items():
-            points: dict[str, float] = {}
-            for step in tqdm(range(STEPS + 1), desc=f"{curve}, {name}", mininterval=2):
-                changed = (rank < step / STEPS)[..., None]
-                probability = detector.score(np.where(changed, end, start)).probability
-                points[f"{step / STEPS:g}"] = float(np.where(generated, probability, 1 - probability).mean())
-            result[curve][name] = points
-            result[curve][f"{name}_area"] = float(np.trapezoid(list(points.values()), dx=1 / STEPS))
-    final: dict[str, Any] = rounded(result)
-    return final
+        for name in ("map", "random"):
+            means = [float(np.concatenate(answers[curve, name, step]).mean()) for step in range(STEPS + 1)]
+            result[curve][name] = {f"{step / STEPS:g}": mean for step, mean in enumerate(means)}
+            result[curve][f"{name}_area"] = float(np.trapezoid(means, dx=1 / STEPS))
+    return result
 
 
 def draw_curves(path: Path, found: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from service.models.detector import Detector
 from service.photo import ImageError, decode
 from stages.common import StageError
 from stages.data.sources import members
-from stages.evaluation.figures import rounded
+from stages.evaluation.types import Data
 from stages.exporting.ood_pictures import KINDS, as_jpeg
 from stages.exporting.ood_statistics import whitened
 
@@ -29,10 +29,22 @@ Float32 = npt.NDArray[np.float32]
 _LARGE = (640, 480)
 
 
-def outside(
+class Evaluator:
+    """How pictures from outside the domain are answered."""
+
+    name = "ood"
+
+    def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """Return kind -> way -> figures."""
+        count, photos = data.params.ood_images, data.large_photos
+        embedding = data.scores.embedding
+        return ood_figures(detector, embedding, count, seed=data.seed, alpha=data.alpha, large_photos=photos)
+
+
+def ood_figures(
     detector: Detector, embedding: Float32, count: int, *, seed: int, alpha: float, large_photos: Path | None = None
 ) -> dict[str, Any]:
-    """Return how pictures from outside the known domain are answered.
+    """Return how pictures from outside the known domain are answered (OOD: out of distribution).
 
     Each kind comes in three ways: as large as the known photos, where the pixels alone can tell; the same as a JPEG of
     quality 75, which blurs what gives drawings away; and 640 x 480, where the geometry tells too (unless the model
@@ -61,8 +73,7 @@ def outside(
             result[kind][name] = _answers(detector, pictures, alone, alpha, f"{kind}, {name}")
     if large_photos is not None:
         result["large_photos"] = _answers(detector, photos_of(large_photos), alone, alpha, "large photos")
-    final: dict[str, Any] = rounded(result)
-    return final
+    return result
 
 
 class _Alone:
@@ -81,10 +92,9 @@ class _Alone:
         return distance
 
 
-def large_answers(detector: Detector, path: Path, alpha: float) -> dict[str, Any]:
-    """Return how photos as shops have them are answered, as `outside` does, but for `embedding_alone_in_domain`."""
-    final: dict[str, Any] = rounded(_answers(detector, photos_of(path), None, alpha, "large photos"))
-    return final
+def large_answers(detector: Detector, path: Path, alpha: float = 0.01) -> dict[str, Any]:
+    """Return how photos as shops have them are answered, as `ood_figures` does, but for `embedding_alone_in_domain`."""
+    return _answers(detector, photos_of(path), None, alpha, "large photos")
 
 
 def _answers(

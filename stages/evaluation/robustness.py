@@ -1,6 +1,7 @@
 """What happens to photos on their way to a shop, and what the detector says then, at the threshold it had before."""
 
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from service.models import decision
 from service.models.detector import Detector
 from stages.data.image_sets import ImageSet
-from stages.evaluation.figures import decisions, rounded, save_figure
-from stages.evaluation.scoring import score
+from stages.evaluation.plots import save_figure
+from stages.evaluation.scoring import score_batches
+from stages.evaluation.types import Data
 from stages.exporting.ood_pictures import as_jpeg
 
 Uint8 = npt.NDArray[np.uint8]
@@ -68,8 +69,20 @@ CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {  # name -> how, and str
 }
 
 
+class Evaluator:
+    """What JPEG, blur, noise and the like do to accuracy and to flags."""
+
+    name = "robustness"
+
+    def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """Return the figures of `robustness`; write robustness.png."""
+        found = robustness(detector, data.first(data.params.robustness_images), data.alpha)
+        draw_robustness(data.plots / "robustness.png", found)
+        return found
+
+
 def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[str, dict[str, dict[str, float]]]:
-    """Return accuracy, AUC and the share of reals flagged for every change and strength.
+    """Return accuracy, AUC and the shares of flags (false positive rate, recall) for every change and strength.
 
     Accuracy is that of the unchanged threshold (probability 0.5), reals are flagged at the unchanged threshold for
     `alpha`: nothing is fitted to the changed photos.
@@ -79,38 +92,32 @@ def robustness(detector: Detector, data: ImageSet, alpha: float = 0.01) -> dict[
         data: photos of both classes, as large as the model takes them.
         alpha: one of the card's levels.
     """
-    limits = decision.thresholds(detector.card, alpha, detector.card.calibration.prior_ai)
-    border = detector.card.domain.threshold
     reals = data.labels == 0
 
-    def measured(images: Uint8, what: str) -> dict[str, float]:
-        scored = score(detector, ImageSet(images, data.labels, {}), what)
-        inside = scored.distance <= border
-        made = decisions(scored.probability, inside, limits)
+    def measured(what: str, change: Change | None = None, strength: float = 0.0) -> dict[str, float]:
+        batches = data.batches() if change is None else map(change, data.batches(1000), repeat(strength))
+        scored = score_batches(detector, batches, data.labels, what)
+        made = scored.decisions(detector.card, alpha)
         return {
             "accuracy": float(((scored.probability >= 0.5) == (data.labels == 1)).mean()),
             "auc": float(roc_auc_score(data.labels, scored.probability)),
-            "reals_flagged": float((made[reals] == "flag").mean()),
-            "generated_flagged": float((made[~reals] == "flag").mean()),
-            "in_domain_share": float(inside.mean()),
+            "false_positive_rate": float((made[reals] == "flag").mean()),
+            "recall": float((made[~reals] == "flag").mean()),
+            "in_domain_share": float(scored.in_domain(detector.card).mean()),
         }
 
-    result: dict[str, Any] = {"images": len(data), "unchanged": measured(data.images, "unchanged")}
+    result: dict[str, Any] = {"images": len(data), "unchanged": measured("unchanged")}
     for name, (change, strengths) in CHANGES.items():
-        result[name] = {}
-        for strength in strengths:
-            pieces = [change(data.images[i : i + 1000], strength) for i in range(0, len(data), 1000)]  # spares memory
-            result[name][f"{strength:g}"] = measured(np.concatenate(pieces), f"{name} {strength:g}")
-    final: dict[str, Any] = rounded(result)
-    return final
+        result[name] = {f"{s:g}": measured(f"{name} {s:g}", change, s) for s in strengths}
+    return result
 
 
 def draw_robustness(path: Path, found: dict[str, Any]) -> None:
-    """Write one panel for each change: accuracy and AUC (left), reals flagged (right) over its strength."""
+    """Write one panel for each change: accuracy and AUC (left), false positive rate (right) over its strength."""
     start = found["unchanged"]
     everything = [start, *(row for change in CHANGES for row in found[change].values())]
     lowest = min(0.8, *(row["accuracy"] for row in everything), *(row["auc"] for row in everything))
-    most = max(0.05, *(row["reals_flagged"] for row in everything)) * 1.1
+    most = max(0.05, *(row["false_positive_rate"] for row in everything)) * 1.1
 
     def panel(axes: Any) -> None:
         for ax, change in zip(axes.flat, CHANGES, strict=True):
@@ -118,7 +125,11 @@ def draw_robustness(path: Path, found: dict[str, Any]) -> None:
             if change in {"brightness", "contrast"}:  # 1 is the photo itself
                 rows = dict(sorted(({"1": start} | found[change]).items(), key=lambda row: float(row[0])))
             right = ax.twinx()
-            for name, side, style in (("accuracy", ax, "C0o-"), ("auc", ax, "C1o-"), ("reals_flagged", right, "C3o:")):
+            for name, side, style in (
+                ("accuracy", ax, "C0o-"),
+                ("auc", ax, "C1o-"),
+                ("false_positive_rate", right, "C3o:"),
+            ):
                 side.plot(list(rows), [row[name] for row in rows.values()], style, label=name.replace("_", " "))
             ax.set(title=change, ylim=(lowest - 0.01, 1.005))
             right.set(ylim=(0, most))

@@ -1,34 +1,64 @@
-"""Score image sets through the very file and code that serve."""
+"""Score image sets through the file and the code that serve."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from service.models.card import ModelError
+from service.models import decision
+from service.models.card import Card, ModelError
 from service.models.detector import Detector
+from service.models.images import statistics
 from stages.common import StageError
 from stages.data.image_sets import ImageSet
-from stages.evaluation.figures import figures
 
+Bools = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
+Uint8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A set's scores: probability float64 [N], distance float64 [N], embedding float32 [N, D]."""
+    """The scores of N photos whose labels are known.
 
+    Attributes:
+        labels: uint8 [N], 1 = AI-generated.
+        probability: float64 [N], calibrated P(AI-generated).
+        ood_score: float64 [N], how unlike the training photos.
+        embedding: float32 [N, D].
+    """
+
+    labels: Labels
     probability: Float
-    distance: Float
+    ood_score: Float
     embedding: npt.NDArray[np.float32]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def take(self, rows: npt.NDArray[np.int64]) -> "Scored":
-        """Return the scores of the given rows."""
-        return Scored(self.probability[rows], self.distance[rows], self.embedding[rows])
+        """Return the given rows, in the given order."""
+        return Scored(self.labels[rows], self.probability[rows], self.ood_score[rows], self.embedding[rows])
+
+    def in_domain(self, card: Card) -> Bools:
+        """Return bool [N]. The sizes of photos in an image set are those of training, so they are not asked."""
+        return self.ood_score <= card.domain.threshold
+
+    def decisions(self, card: Card, alpha: float) -> npt.NDArray[np.str_]:
+        """Return the service's decision on each photo, str [N], at equal shares of real photos and AI images."""
+        limits = decision.thresholds(card, alpha, card.calibration.prior_ai)
+        return decisions(self.probability, self.in_domain(card), limits)
+
+
+def decisions(probability: Float, in_domain: Bools, limits: decision.Thresholds) -> npt.NDArray[np.str_]:
+    """Return the service's decision on each photo: float [N], bool [N] -> str [N]."""
+    pairs = zip(probability.tolist(), in_domain.tolist(), strict=True)
+    return np.array([decision.decide(p, inside, limits) for p, inside in pairs])
 
 
 def open_detector(path: Path) -> Detector:
@@ -44,28 +74,29 @@ def open_detector(path: Path) -> Detector:
 
 
 def score(detector: Detector, data: ImageSet, what: str) -> Scored:
-    """Score every image of `data`, with a progress bar named `what`."""
-    parts = [
-        detector.score(data.images[start : start + 256])
-        for start in tqdm(range(0, len(data), 256), desc=what, mininterval=2, delay=1)
-    ]
+    """Score every photo of `data`, with a progress bar named `what`."""
+    return score_batches(detector, data.batches(), data.labels, what)
+
+
+def score_batches(detector: Detector, batches: Iterable[Uint8], labels: Labels, what: str) -> Scored:
+    """Score photos that come in batches, uint8 [M, H, W, 3], with a progress bar; one batch at a time is kept.
+
+    Args:
+        detector: the model.
+        batches: N photos in all, as large as the model takes them.
+        labels: uint8 [N].
+        what: the bar's name.
+    """
+    parts = [detector.score(batch) for batch in tqdm(batches, desc=what, unit=" batches", mininterval=2, delay=1)]
     return Scored(
-        np.concatenate([p.probability for p in parts]).astype(np.float64),
-        np.concatenate([p.ood_score for p in parts]).astype(np.float64),
-        np.concatenate([p.embedding for p in parts]),
+        labels,
+        np.concatenate([part.probability for part in parts]).astype(np.float64),
+        np.concatenate([part.ood_score for part in parts]).astype(np.float64),
+        np.concatenate([part.embedding for part in parts]),
     )
 
 
-def figures_of(
-    detector: Detector, data: ImageSet, scored: Scored, rows: dict[str, npt.NDArray[np.bool_]]
-) -> dict[str, Any]:
-    """Return the figures of each named selection of rows that holds both classes.
-
-    The photos' geometry is that of the training photos by construction, so embedding and texture decide the domain.
-    """
-    inside = scored.distance <= detector.card.domain.threshold
-    return {
-        name: figures(data.labels[chosen], scored.probability[chosen], inside[chosen], detector.card)
-        for name, chosen in rows.items()
-        if len(set(data.labels[chosen].tolist())) == 2
-    }
+def statistics_of(data: ImageSet) -> dict[str, npt.NDArray[np.float32]]:
+    """Return `service.models.images.statistics` of all photos, read in batches."""
+    parts = [statistics(batch) for batch in data.batches()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

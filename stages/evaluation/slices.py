@@ -6,19 +6,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.models import decision
 from service.models.detector import Detector
-from service.models.images import statistics
-from stages.data.image_sets import ImageSet, load_images, row_digests
-from stages.evaluation.figures import decisions, rounded
-from stages.evaluation.scoring import Scored
+from stages.data.image_sets import Images, ImageSet, load_images, row_digests
+from stages.evaluation.scoring import Scored, statistics_of
+from stages.evaluation.types import Data
 
 # CIFAKE's file names tell CIFAR-10's class by a suffix: "0530 (5).jpg" is a deer, "0530.jpg" an airplane.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PARTS = 5  # of brightness and of sharpness, each with as many photos
 
 
-def cifar_classes(images: npt.NDArray[np.uint8], raw: Path, names: Path) -> npt.NDArray[np.str_] | None:
+class Evaluator:
+    """The figures of each subject, and of dark and bright, blurred and sharp photos."""
+
+    name = "slices"
+
+    def __call__(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """Return group -> slice -> figures, and the worst slice."""
+        return slice_figures(detector, data.images, data.scores, data.classes, data.alpha)
+
+
+def cifar_classes(images: Images, raw: Path, names: Path) -> npt.NDArray[np.str_] | None:
     """Return the CIFAR-10 class of each photo ("" where it is no photo of CIFAKE's), as far as file names tell.
 
     Args:
@@ -56,8 +64,7 @@ def slice_figures(
         "class cat", "accuracy": ...}}, the worst by accuracy.
     """
     called = scored.probability >= 0.5
-    limits = decision.thresholds(detector.card, alpha, detector.card.calibration.prior_ai)
-    made = decisions(scored.probability, scored.distance <= detector.card.domain.threshold, limits)
+    made = scored.decisions(detector.card, alpha)
 
     def figures(rows: npt.NDArray[np.bool_]) -> dict[str, float]:
         labels = data.labels[rows]
@@ -66,13 +73,13 @@ def slice_figures(
             "accuracy": float((called[rows] == (labels == 1)).mean()),
             "reals_called_generated": float(called[rows][labels == 0].mean()),
             "generated_called_real": float(1 - called[rows][labels == 1].mean()),
-            "reals_flagged": float((made[rows][labels == 0] == "flag").mean()),
+            "false_positive_rate": float((made[rows][labels == 0] == "flag").mean()),
         }
 
     masks: dict[str, dict[str, npt.NDArray[np.bool_]]] = {}
     if classes is not None:
         masks["class"] = {name: classes == name for name in CLASSES}
-    measured = statistics(data.images)
+    measured = statistics_of(data)
     ends: dict[str, dict[str, float]] = {}
     for name in ("brightness", "sharpness"):
         borders = np.quantile(measured[name], np.linspace(0, 1, PARTS + 1))
@@ -91,8 +98,7 @@ def slice_figures(
     if named:
         worst = min(named, key=lambda name: named[name]["accuracy"])
         result["worst"] = {"slice": worst, **named[worst]}
-    final: dict[str, Any] = rounded(result)
-    return final
+    return result
 
 
 def _class(name: str) -> str:

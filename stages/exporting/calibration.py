@@ -4,12 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stages.data.image_sets import ImageSet
-from stages.exporting.inference_graph import Exported, Float, run
+from stages.data.image_sets import ImageSet, Spool, batches
+from stages.exporting.inference_graph import Float, InferenceGraph, run
 from stages.exporting.ood_pictures import outliers
 from stages.exporting.ood_statistics import drawing_score, whitened
 
@@ -37,9 +36,9 @@ def above(threshold: float) -> float:
 
 
 def calibrate(
-    model: Exported,
+    model: InferenceGraph,
     calibration: ImageSet,
-    known_images: npt.NDArray[np.uint8],
+    known_photos: ImageSet,
     *,
     flag_alphas: list[float],
     clear_miss: float,
@@ -47,7 +46,7 @@ def calibrate(
     domain_drawings: int,
 ) -> dict[str, Any]:
     """Set the model's calibration and domain statistics; return them and the thresholds as parts of the card."""
-    logit, description = run(model, calibration.images, "calibration")
+    logit, description = run(model, calibration.batches(), "calibration")
     # Platt 1999: a logistic regression on the logit; C large because two parameters need no shrinking.
     platt = LogisticRegression(C=1e6).fit(logit[:, None], calibration.labels)
     # Rounded, so that the last bits of another processor's arithmetic do not make another file.
@@ -57,8 +56,12 @@ def calibrate(
     probability = 1 / (1 + np.exp(-(slope * logit + intercept)))
     reals, generated = probability[calibration.labels == 0], probability[calibration.labels == 1]
 
-    _, known = run(model, known_images, "domain")
-    _, drawn = run(model, outliers(domain_drawings, known_images.shape[1], seed=0), "drawings")
+    _, known = run(model, known_photos.batches(), "domain")
+    spool = Spool()  # drawn one by one, judged in batches
+    height, width = known_photos.images.shape[1:3]
+    for picture in outliers(domain_drawings, height, width, seed=0):
+        spool.add(picture)
+    _, drawn = run(model, batches(spool.images()), "drawings")
     centre, whitening = whitened(known)
     unit, weight, bias = drawing_score((known - centre) @ whitening, (drawn - centre) @ whitening)
     for buffer, value in ((model.centre, centre), (model.whitening, whitening), (model.drawn, weight)):
@@ -66,7 +69,7 @@ def calibrate(
     model.unit.fill_(unit)
     model.drawn_bias.fill_(bias)
     away = (description - centre) @ whitening
-    distance = np.maximum(np.linalg.norm(away, axis=1) / unit, away @ weight + bias)
+    ood_score = np.maximum(np.linalg.norm(away, axis=1) / unit, away @ weight + bias)
     return {
         "calibration": {
             "method": "platt", "slope": slope, "intercept": intercept, "prior_ai": 0.5, "images": len(calibration),
@@ -79,7 +82,7 @@ def calibrate(
         },
         "domain": {
             "method": "mahalanobis and outlier exposure on embedding, middle map and texture",
-            "threshold": round(conformal_threshold(distance, domain_out_share), 4),
+            "threshold": round(conformal_threshold(ood_score, domain_out_share), 4),
             "out_share": domain_out_share,
         },
     }  # fmt: skip

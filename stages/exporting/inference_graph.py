@@ -1,5 +1,6 @@
 """The network as it is exported, and the ONNX file that holds it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ def texture(pixels: Tensor) -> Tensor:
     return torch.stack([(steps < step).float().mean(1) for step in STEPS], 1)
 
 
-class Exported(nn.Module):
-    """uint8 photos -> probability, embedding, heat map and distance, all out of one forward pass."""
+class InferenceGraph(nn.Module):
+    """uint8 photos -> probability, embedding, heat map and OOD score, all out of one forward pass."""
 
     slope: Tensor
     intercept: Tensor
@@ -42,22 +43,11 @@ class Exported(nn.Module):
     drawn_bias: Tensor
 
     def __init__(self, model: Detector, flip_average: bool) -> None:
-        """Wrap a trained detector; `calibrate` sets what is learned after training.
-
-        Raises:
-            StageError: the backbone does not give its middle map.
-        """
+        """Wrap a trained detector; `calibrate` sets what is learned after training."""
         super().__init__()
         self.model, self.flip_average = model, flip_average
-        with torch.no_grad():
-            try:  # nn.Module's types know nothing of what timm's models add
-                maps = model.backbone.forward_intermediates(torch.zeros(1, 3, 64, 64), intermediates_only=True)  # type: ignore[operator]
-            except AttributeError as error:
-                raise StageError(
-                    "train.backbone gives no earlier feature maps: choose another one of timm's"
-                ) from error
-        self.middle = len(maps) // 2
-        size = model.head.in_features + 2 * maps[self.middle].shape[1] + len(STEPS)
+        self.middle = len(model.maps) // 2
+        size = model.head.in_features + 2 * model.maps[self.middle][0] + len(STEPS)
         self.register_buffer("slope", torch.ones(()))
         self.register_buffer("intercept", torch.zeros(()))
         self.register_buffer("centre", torch.zeros(size))
@@ -72,18 +62,18 @@ class Exported(nn.Module):
         return float((self.slope * self.model.head.bias + self.intercept).detach())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 [N, H, W, 3] -> float32 probability [N], embedding [N, D], heatmap [N, h, w], distance [N]."""
+        """uint8 [N, H, W, 3] -> float32 probability [N], embedding [N, D], heatmap [N, h, w], OOD score [N]."""
         features, description = self.described(images)
         embedding = features.mean((2, 3))
         weight = self.slope * self.model.head.weight[0]
         heatmap = (features * weight[:, None, None]).sum(1)
         logit = heatmap.mean((1, 2)) + self.slope * self.model.head.bias + self.intercept
         away = (description - self.centre) @ self.whitening
-        distance = torch.maximum(away.square().sum(1).sqrt() / self.unit, away @ self.drawn + self.drawn_bias)
-        return torch.sigmoid(logit), embedding, heatmap, distance
+        ood_score = torch.maximum(away.square().sum(1).sqrt() / self.unit, away @ self.drawn + self.drawn_bias)
+        return torch.sigmoid(logit), embedding, heatmap, ood_score
 
     def described(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the feature map float32 [N, D, h, w], and the description float32 [N, E] that `distance` judges.
+        """Return the feature map float32 [N, D, h, w], and the description float32 [N, E] that the OOD score judges.
 
         The description is the embedding, mean and standard deviation of each channel of the backbone's middle map, and
         the texture: the deeper a map, the less it tells of what has nothing to do with the two classes.
@@ -96,28 +86,29 @@ class Exported(nn.Module):
         return features, torch.cat([features.mean((2, 3)), middle, texture(pixels)], 1)
 
     def _maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        normalised = (pixels - self.model.mean) / self.model.std  # type: ignore[operator]
-        last, (middle,) = self.model.backbone.forward_intermediates(normalised, indices=[self.middle])  # type: ignore[operator]
+        last, (middle,) = self.model.backbone.forward_intermediates(  # type: ignore[operator]
+            self.model.normalised(pixels), indices=[self.middle]
+        )
         flat = middle.flatten(2)
-        return last, torch.cat([flat.mean(2), flat.std(2)], 1)
+        return self.model.as_map(last), torch.cat([flat.mean(2), flat.std(2)], 1)
 
 
 @torch.no_grad()
-def run(model: Exported, images: npt.NDArray[np.uint8], what: str) -> tuple[Float, Float]:
-    """Return logit float64 [N] and description float64 [N, E] of uint8 [N, H, W, 3], in torch.
+def run(model: InferenceGraph, batches: Iterable[npt.NDArray[np.uint8]], what: str) -> tuple[Float, Float]:
+    """Return logit float64 [N] and description float64 [N, E] of batches uint8 [M, H, W, 3], in torch.
 
     The logit comes from the heat map's mean: a probability near 1 has lost it.
     """
     logits, descriptions = [], []
-    for start in tqdm(range(0, len(images), 256), desc=what, mininterval=2, delay=1):
-        features, description = model.described(torch.from_numpy(images[start : start + 256]))
+    for batch in tqdm(batches, desc=what, unit=" batches", mininterval=2, delay=1):
+        features, description = model.described(torch.from_numpy(batch))
         pooled = features.double().mean((2, 3)) @ model.model.head.weight[0].double()
         logits.append(model.slope.double() * pooled + model.head_bias)
         descriptions.append(description)
     return torch.cat(logits).numpy(), torch.cat(descriptions).double().numpy()
 
 
-def write_onnx(path: Path, model: Exported, card: Card) -> None:
+def write_onnx(path: Path, model: InferenceGraph, card: Card) -> None:
     """Write the model with its card as its metadata, whole or not at all; the same inputs give the same bytes."""
     size = (card.input.height, card.input.width)
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)

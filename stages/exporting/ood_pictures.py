@@ -5,7 +5,7 @@ means, so that a right answer is no learning by heart.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -157,15 +157,14 @@ def letters(rng: Random, width: int, height: int) -> Image.Image:
 OUTLIERS: tuple[Draw, ...] = (polygons, scribbles, waves, rings, mosaic, blobs, static, letters)
 
 
-def outliers(count: int, size: int, seed: int) -> Uint8:
-    """Draw `OUTLIERS` in turn, uint8 [count, size, size, 3]: as large or scaled down, most of them saved as JPEG."""
+def outliers(count: int, height: int, width: int, seed: int) -> Iterator[Uint8]:
+    """Draw `OUTLIERS` in turn, each uint8 [height, width, 3]: as large or scaled down, most of them saved as JPEG."""
     rng = np.random.default_rng(seed)
-    pictures = []
     for number in range(count):
-        large = size * int(rng.choice([1, 1, 2, 4]))
-        picture = OUTLIERS[number % len(OUTLIERS)](rng, large, large).resize((size, size), Image.Resampling.BICUBIC)
-        pictures.append(as_jpeg(picture, int(rng.integers(40, 96))) if rng.random() < 0.7 else picture)
-    return np.stack([np.asarray(picture) for picture in pictures])
+        scale = int(rng.choice([1, 1, 2, 4]))
+        large = OUTLIERS[number % len(OUTLIERS)](rng, width * scale, height * scale)
+        picture = large.resize((width, height), Image.Resampling.BICUBIC)
+        yield np.asarray(as_jpeg(picture, int(rng.integers(40, 96))) if rng.random() < 0.7 else picture)
 
 
 def as_jpeg(photo: Image.Image, quality: int) -> Image.Image:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.common import StageError, whole_file
+from stages.common import StageError, height_width, whole_file
 
 
 def _import_timm() -> ModuleType:
@@ -47,9 +47,25 @@ class Detector(nn.Module):
     arXiv 1512.04150) is exact here: its mean plus the bias is the logit.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, mean: list[float], std: list[float]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        channels: int,
+        maps: list[tuple[int, int, int]],
+        mean: list[float],
+        std: list[float],
+    ) -> None:
+        """Put an untrained head on a backbone.
+
+        Args:
+            backbone: one of timm's.
+            channels: of its last map.
+            maps: (channels, rows, columns) of the maps that its `forward_intermediates` gives of a photo.
+            mean: of each colour, in 0..1.
+            std: likewise.
+        """
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.maps = backbone, maps
         self.head = nn.Linear(channels, 1)
         nn.init.zeros_(self.head.weight)  # starts at p = 0.5, whatever the backbone's scale
         nn.init.zeros_(self.head.bias)
@@ -59,8 +75,21 @@ class Detector(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return the feature map float [N, C, h, w] of RGB photos float [N, 3, H, W] in 0..1."""
         # nn.Module's types know nothing of what timm's models add.
-        features: Tensor = self.backbone.forward_features((images - self.mean) / self.std)  # type: ignore[operator]
-        return features
+        return self.as_map(self.backbone.forward_features(self.normalised(images)))  # type: ignore[operator]
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return what the backbone takes, of RGB photos float [N, 3, H, W] in 0..1."""
+        normalised: Tensor = (images - self.mean) / self.std  # type: ignore[operator]
+        return normalised
+
+    def as_map(self, features: Tensor) -> Tensor:
+        """Return what the backbone gives as a map [N, C, h, w]: of a ViT's tokens [N, T, C] those of its patches."""
+        if features.ndim != 3:
+            return features
+        _, rows, columns = self.maps[-1]
+        patches = features[:, features.shape[1] - rows * columns :]  # class and register tokens come before them
+        grid: Tensor = patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return grid
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float [N] of RGB photos float [N, 3, H, W] in 0..1."""
@@ -93,44 +122,51 @@ def build(config: dict[str, Any]) -> Detector:
 
     Args:
         config: `backbone` (timm name), `backbone_args` (timm keyword arguments), `stem` ("stock" | "small"),
-            `pretrained` (false, true or the path of a safetensors file), `image_size` (pixels), `mean`, `std`.
+            `pretrained` (false, true or the path of a safetensors file), `image_size` (pixels, or [height, width]),
+            `mean`, `std`.
 
     Raises:
-        StageError: unknown backbone or arguments, or one without an N x C x H x W feature map.
+        StageError: unknown backbone or arguments, or one whose feature maps cannot be had as N x C x H x W.
     """
-    name, size, pretrained = config["backbone"], config["image_size"], config["pretrained"]
+    name, size, pretrained = config["backbone"], height_width(config["image_size"]), config["pretrained"]
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none: see timm.list_models()"
         raise StageError(f"train.backbone '{name}' is no timm model; near names: {near}")
-    if (fixed := timm.get_pretrained_cfg(name)) is not None and fixed.fixed_input_size:
-        raise StageError(f"train.backbone '{name}' takes photos of one size only: choose a convolutional one")
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise StageError(f"train.pretrained: {pretrained} does not exist: name a safetensors file, true or false")
-    overlay = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    arguments: dict[str, Any] = {}
+    if (
+        known := timm.get_pretrained_cfg(name)
+    ) is not None and known.fixed_input_size:  # a ViT has a token for each place
+        arguments["img_size"] = size
+    if isinstance(pretrained, str):
+        arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:
         backbone = timm.create_model(
-            name, pretrained=bool(pretrained), num_classes=0, **config["backbone_args"], **overlay
+            name, pretrained=bool(pretrained), num_classes=0, **arguments | config["backbone_args"]
         )
         if config["stem"] == "small":
             _small_stem(backbone)
+        if isinstance(pretrained, str):
+            _check_weights(Path(pretrained), backbone)
+        photo = torch.zeros(1, 3, *size)
         with torch.no_grad():
-            if isinstance(pretrained, str):
-                _check_weights(Path(pretrained), backbone)
-            shape = tuple(backbone.eval().forward_features(torch.zeros(1, 3, size, size)).shape)
+            maps = backbone.eval().forward_intermediates(photo, intermediates_only=True)
+            channels, shapes = backbone.num_features, [tuple(each.shape[1:]) for each in maps]
+            detector = Detector(backbone, channels, shapes, config["mean"], config["std"])
+            shape = tuple(detector.features(photo).shape)
     except StageError:
         raise
     except Exception as error:  # timm raises anything from TypeError to AssertionError here
         others = f" with train.backbone_args {', '.join(config['backbone_args'])}" if config["backbone_args"] else ""
         raise StageError(
-            f"train.backbone '{name}' cannot be built{others} for {size} px: {' '.join(repr(error).split())[:300]}."
-            " Arguments of another network? -S '~train.backbone_args' leaves them out"
+            f"train.backbone '{name}' cannot be built{others} for {size[1]} x {size[0]} px:"
+            f" {' '.join(repr(error).split())[:300]}."
+            " Arguments of another network? -S '~models.NAME.train.backbone_args' leaves them out"
         ) from error
-    channels = backbone.num_features
-    if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3]:
-        raise StageError(
-            f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose a convolutional one"
-        )
-    return Detector(backbone, channels, config["mean"], config["std"])
+    if len(shape) != 4 or shape[1] != channels:
+        raise StageError(f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose another")
+    return detector
 
 
 def _check_weights(path: Path, backbone: nn.Module) -> None:
@@ -166,6 +202,6 @@ def load_checkpoint(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         model.load_state_dict(state)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise StageError(
-            f"{path} is missing, truncated or no checkpoint: restore it from git or run 'dvc repro -f train'"
+            f"{path} is missing, truncated or no checkpoint: restore it from git or run 'dvc repro train'"
         ) from error
     return model.eval(), config

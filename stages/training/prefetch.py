@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetch(items: Iterable[T]) -> Iterator[T]:
     """Yield the items in order, each made in one thread while the caller works on the one before; none may be None."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from stages.common import whole_file
-from stages.data.image_sets import ImageSet
-from stages.training import processes
+from stages.data.image_sets import ImageSet, as_stored
 
 Row = dict[str, float]  # one epoch's curves
 
@@ -19,7 +19,8 @@ def identity_of(config: dict[str, Any], *sets: ImageSet) -> str:
     """Digest of all that makes a run what it is: only an equal run may go on from a saved state."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for part in sets:
-        digest.update(part.images.data)
+        for photo in as_stored(part.images):
+            digest.update(np.ascontiguousarray(photo).data)
         digest.update(part.labels.data)
     return digest.hexdigest()
 
@@ -34,29 +35,26 @@ class TrainingState:
             path: the file.
             identity: as `identity_of` gives it; the state of any other run is left alone.
             parts: model, optimizer and whatever else has a state_dict, by name.
-            generator: where this process's augmentation comes from.
+            generator: where the order of photos and their augmentation come from.
         """
         self._path, self._identity, self._parts, self._generator = path, identity, parts, generator
 
     def restore(self) -> list[Row]:
         """Go back to where an equal run was stopped; return its curves, none where there is no such run."""
-        saved = processes.from_first(None if processes.rank() else self._load())
+        saved = self._load()
         if saved is None:
             return []
         for name, part in self._parts.items():
             part.load_state_dict(saved[name])
-        self._generator.set_state(saved["generators"][processes.rank()])
-        torch.set_rng_state(saved["torch_rngs"][processes.rank()])
+        self._generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["torch_rng"])
         history: list[Row] = saved["history"]
         return history
 
     def save(self, history: list[Row]) -> None:
-        """Write the state after an epoch, whole or not at all; every process must call it, the first one writes."""
+        """Write the state after an epoch, whole or not at all."""
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        state |= {"generators": processes.of_all(self._generator.get_state())}
-        state |= {"torch_rngs": processes.of_all(torch.get_rng_state())}
-        if processes.rank():
-            return
+        state |= {"generator": self._generator.get_state(), "torch_rng": torch.get_rng_state()}
         buffer = io.BytesIO()  # a full disk is an OSError this way; torch's own writer hides it
         torch.save(state | {"identity": self._identity, "history": history}, buffer)
         with whole_file(self._path) as temporary:

@@ -1,5 +1,6 @@
 """The client against the real service, and against ones that refuse, wait, die or are none."""
 
+import copy
 import csv
 import json
 import os
@@ -18,9 +19,10 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from pydantic import TypeAdapter
 
 from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
-from client.answers import Credential, CredentialVersion, Domain, Provenance
+from client.answers import Credential
 from client.folder import COLUMNS, SUFFIXES, FolderError, photos_of, score_folder, write_table
 from client.patience import patiently
 from service import schemas
@@ -61,26 +63,94 @@ def execute(url: str, *arguments: str | Path, key: str = "") -> subprocess.Compl
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+def unread(sent: Any, known: Any, where: str = "") -> list[str]:
+    """Return where a service may send what the client does not read; both are JSON schemas, with their `$defs`.
+
+    What the service sends and the client does not know is passed over.
+    """
+
+    def parts(schema: dict[str, Any], root: dict[str, Any]) -> list[dict[str, Any]]:
+        if "$ref" in schema:
+            return parts(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+        return [part for each in schema["anyOf"] for part in parts(each, root)] if "anyOf" in schema else [schema]
+
+    def fits(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+        if one.get("type") != other.get("type") or not set(one.get("enum", [])) <= set(other.get("enum", [])):
+            return [where or "all"]
+        if one["type"] == "array":
+            return unread(one["items"] | defs[0], other["items"] | defs[1], f"{where}[]")
+        lost = []
+        for name, field in other.get("properties", {}).items():
+            if name not in one["properties"]:
+                lost.append(f"{where}.{name}")
+            else:
+                lost += unread(one["properties"][name] | defs[0], field | defs[1], f"{where}.{name}")
+        return lost
+
+    defs = [{"$defs": each.get("$defs", {})} for each in (sent, known)]
+    return [
+        place
+        for one in parts(sent, sent)
+        for place in min((fits(one, other) for other in parts(known, known)), key=len)
+    ]
+
+
 @pytest.mark.parametrize(
     ("type_", "schema"),
     [
-        (Prediction, schemas.PredictResponse), (Domain, schemas.Domain), (Provenance, schemas.Provenance),
-        (Credential, schemas.Credential), (CredentialVersion, schemas.CredentialVersion),
-        (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
-        (Failure, schemas.BatchItem),
+        (Prediction, schemas.PredictResponse), (Feedback, schemas.FeedbackResponse), (Drift, schemas.DriftResponse),
     ],
 )  # fmt: skip
-def test_types_are_the_services_schemas(type_: Any, schema: Any) -> None:
-    for name, field in type_.model_fields.items():
-        of_service = schema.model_fields[name].annotation
-        if name not in {"c2pa", "domain", "marks", "provenance", "versions", "error", "error_type", "request_id"}:
-            assert field.annotation == of_service, name
+def test_what_the_service_sends_can_be_read(type_: Any, schema: Any) -> None:
+    """A field that the service adds needs no edit of the client; one that it changes or drops does."""
+    sent = TypeAdapter(schema).json_schema(mode="serialization")
+    assert unread(sent, TypeAdapter(type_).json_schema()) == []
+
+
+def test_what_the_service_changes_or_drops_is_seen() -> None:
+    sent = TypeAdapter(schemas.PredictResponse).json_schema(mode="serialization")
+    known = TypeAdapter(Prediction).json_schema()
+    changed = copy.deepcopy(sent)
+    changed["properties"]["probability"]["type"] = "string"
+    changed["properties"]["decision"]["enum"].append("ask")
+    del changed["properties"]["in_domain"]
+    changed["$defs"]["Mark"]["properties"]["says"] = {"type": "integer"}
+    assert unread(changed, known) == [".probability", ".decision", ".in_domain", ".provenance.marks[].says"]
+
+
+def test_a_failure_is_an_item_of_a_batch() -> None:
+    assert set(Failure.model_fields) <= set(schemas.BatchItem.model_fields)
 
 
 def test_an_older_services_credential_is_read() -> None:
     old = {"status": "valid", "declares": GENERATED, "generator": None, "signer": "x", "problems": []}
     found = Credential.model_validate(old)
     assert (found.unchanged, found.versions) == (None, [])
+
+
+ITEM: dict[str, Any] = {
+    "filename": "a.jpg", "prediction": "real", "probability": 0.1, "confidence": "high", "decision": "clear",
+    "decided_by": "pixels", "in_domain": True, "domain": {"embedding": True, "geometry": True},
+    "provenance": {"c2pa": None, "ai_markers": [], "trust": "none"}, "error": None, "request_id": "one:0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "batch", "model"),
+    [
+        (ITEM, {"model_version": "1.3.0"}, (None, "1.3.0")),  # an older service: one model, and no name
+        (ITEM | {"model": "photos", "model_version": "2.0.0", "of_tomorrow": 1}, {}, ("photos", "2.0.0")),
+        (ITEM | {"model": "photos", "model_version": "2.0.0"}, {"model_version": "1.3.0"}, ("photos", "2.0.0")),
+    ],
+)
+def test_older_and_newer_services_answers_are_read(
+    other: Any, item: dict[str, Any], batch: dict[str, Any], model: tuple[str | None, str]
+) -> None:
+    other.answers = [(200, {}, {"results": [item], **batch})]
+    with Client(f"http://127.0.0.1:{other.server_port}") as client:
+        (found,) = client.predict_many([b"x"])
+    assert isinstance(found, Prediction)
+    assert (found.model, found.model_version) == model
 
 
 @pytest.mark.serve
@@ -121,7 +191,10 @@ def test_explanation_feedback_drift_and_model(client: Client) -> None:
     assert said.agrees == (explained.prediction.prediction == "real")
     drift = client.drift()
     assert drift.status == "insufficient_data"
-    assert client.model()["version"] == explained.prediction.model_version
+    named = {card["name"]: card["version"] for card in client.models()}
+    assert named[explained.prediction.model] == explained.prediction.model_version
+    assert client.model()["name"] == min(named)
+    assert client.drift(max(named)).status == "insufficient_data"
 
 
 @pytest.mark.serve
@@ -198,6 +271,7 @@ class Other(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers: list[tuple[int, dict[str, str], Any]] = self.server.answers  # type: ignore[attr-defined]
         self.server.asked.append(time.monotonic())  # type: ignore[attr-defined]
+        self.server.paths.append(self.path)  # type: ignore[attr-defined]
         status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(status)
         for name, value in headers.items():
@@ -217,7 +291,7 @@ class Other(BaseHTTPRequestHandler):
 def other() -> Iterator[Any]:
     """A server that answers as it is told."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    server.asked = []  # type: ignore[attr-defined]
+    server.asked, server.paths = [], []  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -256,6 +330,25 @@ def test_drift_is_an_exit_code(other: Any) -> None:
         1,
         "drift: 500 predictions, drift score 0.500\n  photos are blurrier\n",
     )
+
+
+def test_drift_of_each_model(other: Any) -> None:
+    cards = (200, {}, {"name": "cifake", "models": [{"name": "cifake"}, {"name": "photos"}]})
+    fine = DRIFT | {"status": "ok", "drift_detected": False, "alerts": []}
+    other.answers = [cards, (200, {}, DRIFT), (200, {}, fine)]
+    url = f"http://127.0.0.1:{other.server_port}"
+    done = execute(url, "drift")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "cifake: drift: 500 predictions, drift score 0.500",
+        "  photos are blurrier",
+        "photos: ok: 500 predictions, drift score 0.500",
+    ]
+    assert other.paths == ["/model", "/drift?model=cifake", "/drift?model=photos"]
+    other.answers = [(200, {}, fine)]
+    done = execute(url, "drift", "--model", "photos")
+    assert (done.returncode, done.stdout) == (0, "ok: 500 predictions, drift score 0.500\n")
+    assert other.paths[3:] == ["/drift?model=photos"]
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import pytest
 from service.models.card import read_card
 from stages.common import sha256_file
 from stages.data.image_sets import ImageSet, load_images, row_digests
-from stages.preprocess import PARTS
+from stages.data.prepare import PARTS
 
 REPO = Path(__file__).resolve().parents[2]
 REPORT: dict[str, Any] = json.loads((REPO / "reports/cifake/dataset.json").read_text(encoding="utf-8"))
 
 
 def _parts(folder: Path) -> dict[str, ImageSet]:
-    return {part: load_images(folder / f"build/dataset/{part}.safetensors") for part in PARTS}
+    return {part: load_images(folder / f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
 
 
 def test_the_report_in_git_adds_up() -> None:
@@ -45,7 +45,7 @@ def test_the_stages_find_again_what_the_report_says(cifake: Path) -> None:
     assert found["train"]["ai_generated"] == {"images": 50_000, "surplus_copies": 920}
     assert found["test"]["ai_generated"] == {"images": 10_000, "surplus_copies": 38}
     for part, said in REPORT["splits"].items():
-        assert sha256_file(cifake / f"build/dataset/{part}.safetensors") == said["sha256"]
+        assert sha256_file(cifake / f"build/cifake/dataset/{part}.safetensors") == said["sha256"]
 
 
 @pytest.mark.slow
@@ -63,7 +63,8 @@ def test_classes_are_balanced_and_photos_are_photos(cifake: Path) -> None:
     for part, data in _parts(cifake).items():
         assert data.images.shape[1:] == (32, 32, 3)
         assert data.labels.mean() == pytest.approx(0.5, abs=0.01), part
-        span = data.images.max((1, 2, 3)).astype(int) - data.images.min((1, 2, 3))
+        pixels = data.images[:]
+        span = pixels.max((1, 2, 3)).astype(int) - pixels.min((1, 2, 3))
         assert (span < 10).sum() == 0, f"{part} holds blank images"
 
 
@@ -89,7 +90,7 @@ def test_no_file_gives_its_class_away_by_its_header(shared_dir: Path) -> None:
 def test_brightness_alone_tells_little(cifake: Path) -> None:
     """A threshold on the mean brightness is near chance: the classes do not differ by exposure."""
     data = _parts(cifake)["validation"]
-    order = np.argsort(data.images.mean((1, 2, 3)))
+    order = np.argsort(data.images[:].mean((1, 2, 3)))
     right = np.cumsum(np.where(data.labels[order] == 1, 1, -1))
     best = (abs(right).max() + len(data) / 2) / len(data)
     assert best < 0.65

@@ -1,4 +1,4 @@
-"""The released model: what its card says of it holds, and it behaves as a detector of photos should."""
+"""Every released model: what its card says of it holds, and it behaves as a detector of photos should."""
 
 import hashlib
 import json
@@ -16,29 +16,29 @@ from service.drift.references import References
 from service.models.card import read_card
 from service.models.detector import Detector
 from stages.common import load_params
-from stages.data.image_sets import ImageSet, load_images
+from stages.data.image_sets import load_images
 from stages.data.synthetic import synthetic_images
 from stages.evaluation import robustness as changes
-from stages.evaluation.gates import Measured, refusals
-from stages.evaluation.ood import outside
+from stages.evaluation.ood import ood_figures
+from stages.paths import ModelFolder, ModelPaths
 from stages.release import ReleaseParams
+from stages.releasing.gates import Measured, refusals
 
 REPO = Path(__file__).resolve().parents[2]
-CARD = read_card(REPO / "models/cifake")
+NAMES = sorted(path.parent.name for path in (REPO / "models").glob("*/card.json"))
 
 Uint8 = npt.NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def released() -> Detector:
-    return Detector(REPO / "models/cifake/model.onnx")
+@pytest.fixture(scope="module", params=NAMES)
+def folder(request: pytest.FixtureRequest) -> ModelFolder:
+    """The folder of each model in models/."""
+    return ModelFolder(REPO / "models" / request.param)
 
 
 @pytest.fixture(scope="module")
-def validation(cifake: Path) -> ImageSet:
-    """Photos that chose the model, but taught it nothing; test is read by a release alone."""
-    data = load_images(cifake / "build/dataset/validation.safetensors")
-    return data.take(np.arange(1000))
+def released(folder: ModelFolder) -> Detector:
+    return Detector(folder.path)
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +53,45 @@ def tiles(released: Detector) -> Uint8:
     return np.stack([released.prepare(square) for square in squares])
 
 
-def test_the_released_files_fit_together() -> None:
-    """One release: the card, the file it describes, the checkpoint that file was exported from."""
-    for path, digest in {
-        "models/cifake/model.onnx": CARD.sha256,
-        "models/cifake/checkpoint.safetensors": CARD.checkpoint_sha256,
-    }.items():
-        assert hashlib.sha256((REPO / path).read_bytes()).hexdigest() == digest
-    ledger = [
-        json.loads(line) for line in (REPO / "models/cifake/ledger.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert [entry["version"] for entry in ledger].count(CARD.version) == 1
+def test_there_is_a_released_model() -> None:
+    assert NAMES
 
 
-def test_the_released_model_passes_the_gates_of_a_release() -> None:
-    """The one list (stages/evaluation/gates.py) on the figures that it was released by: those of validation."""
-    gates = load_params("release", ReleaseParams, REPO / "params.yaml")
-    size = (REPO / "models/cifake/model.onnx").stat().st_size / 1e6
-    assessment = json.loads((REPO / "reports/cifake/assessment.json").read_text(encoding="utf-8"))
-    assert refusals(gates, Measured(CARD, CARD.released.validation, assessment, size)) == []
+def test_the_released_files_fit_together(folder: ModelFolder) -> None:
+    """One release: the folder's name, its card, the file that it describes, the checkpoint that made the file."""
+    card = read_card(folder.path)
+    assert card.name == folder.path.name
+    for path, digest in {folder.model: card.sha256, folder.checkpoint: card.checkpoint_sha256}.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    ledger = [json.loads(line) for line in folder.ledger.read_text(encoding="utf-8").splitlines()]
+    assert [entry["version"] for entry in ledger].count(card.version) == 1
+    assert {picture.suffix for picture in folder.plots.iterdir()} == {".png"}
 
 
-def test_drift_can_use_its_reference() -> None:
-    reference = References("memory://nothing-adopted", REPO / "models/cifake/model.onnx").current(CARD.version)
+def test_the_released_model_passes_the_gates_of_a_release(folder: ModelFolder) -> None:
+    """The one list of gates, on the figures that it was released by: those of validation."""
+    card, paths = read_card(folder.path), ModelPaths(folder.path.name)
+    gates = load_params("release", ReleaseParams, folder.path.name, REPO / "params.yaml")
+    assessment = json.loads((REPO / paths.assessment).read_text(encoding="utf-8"))
+    measured = Measured(card, card.released.validation, assessment, folder.model.stat().st_size / 1e6)
+    assert refusals(gates, measured) == []
+
+
+def test_drift_can_use_its_reference(folder: ModelFolder) -> None:
+    card = read_card(folder.path)
+    reference = References("memory://nothing-adopted", folder.model).current(card.version)
     assert len(reference.table["score"]) >= 10_000
     assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 
 
 @pytest.mark.slow
 def test_nothing_from_outside_is_flagged(released: Detector, tmp_path: Path) -> None:
-    folder = tmp_path / "large"
-    folder.mkdir()
-    (folder / "README.txt").write_text("no photo")
-    Image.new("RGB", (800, 600), "white").save(folder / "white.jpg")
+    photos = tmp_path / "large"
+    photos.mkdir()
+    (photos / "README.txt").write_text("no photo")
+    Image.new("RGB", (800, 600), "white").save(photos / "white.jpg")
     known = released.score(synthetic_images(600, released.height, seed=1).images).embedding
-    found = outside(released, known, 40, seed=2, alpha=0.01, large_photos=folder)
+    found = ood_figures(released, known, 40, seed=2, alpha=0.01, large_photos=photos)
     assert found.pop("large_photos")["images"] == 1
     for kind, ways in found.items():
         for way, row in ways.items():
@@ -114,10 +118,13 @@ def test_the_heat_map_adds_up_to_the_answer(released: Detector, tiles: Uint8) ->
 
 
 @pytest.mark.slow
-def test_the_more_a_photo_suffers_the_less_is_decided(released: Detector, validation: ImageSet) -> None:
+def test_the_more_a_photo_suffers_the_less_is_decided(cifake: Path) -> None:
     """Blur takes photos out of the known domain, where nothing is flagged or cleared."""
+    released = Detector(REPO / "models/cifake")
+    # Photos that chose the model, but taught it nothing; test is read by a release alone.
+    photos = load_images(cifake / "build/dataset/validation.safetensors").images[:1000]
     inside = [
-        (released.score(photos).distance <= released.card.domain.threshold).mean()
-        for photos in (validation.images, *(changes.blur(validation.images, sigma) for sigma in (0.8, 1.0, 1.5)))
+        (released.score(changed).ood_score <= released.card.domain.threshold).mean()
+        for changed in (photos, *(changes.blur(photos, sigma) for sigma in (0.8, 1.0, 1.5)))
     ]
     assert inside == sorted(inside, reverse=True)

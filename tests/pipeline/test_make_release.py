@@ -10,7 +10,6 @@ import pytest
 from stages.common import StageError
 from tests.support.clone import Clone, make_clone
 from tools.make_release import check_released, check_version
-from tools.report.__main__ import ANSWER
 
 FIRST, SECOND = "101.0.0", "101.1.0"
 
@@ -57,39 +56,39 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     clone.commit()
     error, said = refused(clone)
     assert error.startswith("dvc repro failed, and nothing is released")
-    assert "nothing is released yet, and the candidate is not: accuracy" in said
+    assert "cifake has no release yet, and the candidate is not released: accuracy" in said
     assert clone.ledger() == []
 
     # The first release; what the run before wrote is no hindrance, committed or not.
     clone.params(release={"min_accuracy": 0.0, "min_auc": 0.0})
     clone.commit("params.yaml")
     said = released(clone)
-    assert f"Version {FIRST} is released." in said
+    assert f"cifake {FIRST} is released." in said
     assert "git add -A && git commit" in said
     card = clone.json("models/cifake/card.json")
-    assert card["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
+    assert card["release"]["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
     assert len(clone.ledger()) == 1
     for page in ("README.md", "docs/MODEL_CARD.md"):
         text = (clone.path / page).read_text(encoding="utf-8")
         assert FIRST in text
-        assert f"{card['metrics']['test']['accuracy']:.4f}" in text
+        assert f"{card['release']['metrics']['test']['accuracy']:.4f}" in text
 
     pages = [(clone.path / page).read_text(encoding="utf-8") for page in ("docs/API.md", "README.md")]
-    tried, shown = (ANSWER.findall(page)[0] for page in pages)
+    tried, shown = (re.findall(r"```json\n.*?```", page, re.DOTALL)[0] for page in pages)
     assert tried == shown
     assert f'"model_version": "{FIRST}"' in tried
 
     # Run again before that is committed, it has nothing left to do, and says the same.
     said = released(clone)
-    assert f"Version {FIRST} is released." in said
+    assert f"cifake {FIRST} is released." in said
     assert "Running stage" not in said
     assert clone.json("models/cifake/card.json") == card
 
     # Once it is committed the version is taken.
     clone.commit()
     error, said = refused(clone)
-    taken = f"export.version in params.yaml is {FIRST}, and models/cifake/card.json has released {FIRST}: raise it"
-    assert error.strip() == f"{taken}, and commit that"
+    said_of = f"models.cifake.export.version in params.yaml is {FIRST}, and models/cifake/card.json"
+    assert error.strip() == f"{said_of} has released {FIRST}: raise it, and commit that"
     assert "Running stage" not in said
     assert clone.run("git", "status", "--porcelain") == ""
 
@@ -98,7 +97,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     clone.commit()
     for _ in range(2):  # also the second time, when no stage runs any more
         error, _ = refused(clone)
-        assert error.startswith(f"version {SECOND} is not released (refused), and models/ is as it was:")
+        assert error.startswith(f"cifake {SECOND} is not released (refused), and models/cifake is as it was:")
         assert re.search(r"\n  accuracy under jpeg 40 [\d.]+ < 1 \(release.min_accuracy_jpeg_40\)$", error)
         assert len(clone.ledger()) == 1
         assert clone.json("models/cifake/card.json") == card
@@ -109,8 +108,8 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     clone.run("git", "clone", "--quiet", str(clone.path), str(tmp_path / "fresh"))
     fresh = Clone(tmp_path / "fresh")
     said = released(fresh)
-    assert f"Version {SECOND} is released." in said
-    assert "Stage 'train' didn't change, skipping" in said
+    assert f"cifake {SECOND} is released." in said
+    assert "models/cifake/checkpoint.safetensors is taken" in said
     assert len(fresh.ledger()) == 2
     assert SECOND in (fresh.path / "README.md").read_text(encoding="utf-8")
 
@@ -118,19 +117,19 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
 @pytest.mark.parametrize("version", ["1.3.0", "1.2.9", "0.10.0", "1.2.9-mine"])
 def test_a_version_is_released_once(version: str) -> None:
     with pytest.raises(StageError, match=f"export.version in params.yaml is {version}, .* released 1.3.0: raise it"):
-        check_version(version, "1.3.0")
+        check_version("cifake", version, "1.3.0")
 
 
 @pytest.mark.parametrize("version", ["1.3.1", "1.10.0", "2.0.0", "1.4.0-mine", "1.3.0-mine"])
 def test_a_raised_version_may_be_released(version: str) -> None:
-    check_version(version, "1.3.0")
-    check_version(version, None)
+    check_version("cifake", version, "1.3.0")
+    check_version("cifake", version, None)
 
 
 def test_only_a_release_of_this_version_goes_on() -> None:
-    check_released({"decision": "released", "reasons": [], "version": "1.4.0"}, "1.4.0")
-    with pytest.raises(StageError, match=r"of version 1\.3\.0, not 1\.4\.0"):
-        check_released({"decision": "released", "reasons": [], "version": "1.3.0"}, "1.4.0")
+    check_released("cifake", {"decision": "released", "reasons": [], "version": "1.4.0"}, "1.4.0")
+    with pytest.raises(StageError, match=r"of version 1\.3\.0, not 1\.4\.0: 'dvc repro --force release@cifake'"):
+        check_released("cifake", {"decision": "released", "reasons": [], "version": "1.3.0"}, "1.4.0")
     for decision in ("refused", "disabled", "skipped"):
         with pytest.raises(StageError, match=rf"not released \({decision}\), .*\n  one\n  two"):
-            check_released({"decision": decision, "reasons": ["one", "two"]}, "1.4.0")
+            check_released("cifake", {"decision": decision, "reasons": ["one", "two"]}, "1.4.0")

@@ -1,6 +1,6 @@
-"""docs/API.md is true: its commands give its answers, its tables are complete.
+"""docs/API.md is true: its commands give its answers.
 
-UPDATE_DOCS=1 pytest tests/service/test_api_docs.py writes the true answers and tables into it.
+UPDATE_DOCS=1 pytest tests/service/test_api_docs.py writes the true answers into it; python -m tools.report its tables.
 """
 
 import json
@@ -17,10 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
-from service import metrics
-from service.settings import ROOT, Settings
+from service.settings import ROOT
 from tests.support.server import is_ready, serving
 from tests.support.waiting import wait_for
 
@@ -124,59 +122,6 @@ def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
     else:
         assert not wrong, "\n".join(wrong)
     assert commands >= 15
-
-
-def check_table(name: str, lines: list[str], docs: Path = DOCS) -> None:
-    """Compare a table in the docs with what it should be, or write it."""
-    text = docs.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    head, _, rest = text.partition(begin)
-    said, _, tail = rest.partition(end)
-    true = "".join(f"{line}\n" for line in lines)
-    if UPDATE:
-        docs.write_text(f"{head}{begin}{true}{end}{tail}", encoding="utf-8")
-    else:
-        assert said == true, "UPDATE_DOCS=1 writes it"
-
-
-def test_the_settings_are_all_there() -> None:
-    rows = ["| variable | default | what |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = str(field.default).replace(str(ROOT), "…") if field.default not in (None, [], "") else ""
-        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |")
-    check_table("settings", rows)
-
-
-def test_the_metrics_are_all_there() -> None:
-    rows = ["| metric | type | labels | what |", "|---|---|---|---|"]
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            total = "_total" if metric._type == "counter" else ""
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            rows.append(f"| `{metric._name}{total}` | {metric._type} | {labels} | {metric._documentation} |")
-    check_table("metrics", rows)
-
-
-def test_the_alarms_figures_are_those_that_were_measured() -> None:
-    measured = json.loads((ROOT / "reports" / "drift_power.json").read_text(encoding="utf-8"))
-    rows = [
-        "| what | n | windows | alarms | estimated | true | 95 % of errors below |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in measured["rows"]:
-        figures = (row["estimated_accuracy"], row["true_accuracy"], row["accuracy_error_p95"])
-        rows.append(
-            f"| `{row['scenario']}` | {row['n']:,} | {row['windows']:,} | {row['alarm_rate']:.2%} | "
-            f"{' | '.join(f'{figure:.3f}' for figure in figures)} |"
-        )
-    stream = next(row for row in measured["rows"] if row["n"] == 500 and "pairs" in row)
-    pages = (
-        f"By default (500 predictions, a check an hour at most) {stream['pairs']:,} pairs of disjoint windows "
-        f"gave {stream['false_pages_per_30_days']:.2f} false pages in 30 days, with 95 % confidence at most "
-        f"{stream['false_pages_per_30_days_at_most']:.2f}."
-    )
-    rows += ["", pages]
-    check_table("power", rows, ROOT / "docs" / "DRIFT.md")
 
 
 def test_the_alarms_keep_their_promise() -> None:

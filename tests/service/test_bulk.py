@@ -13,7 +13,9 @@ from tools.score.scorer import Scorer, part_name
 
 GENERATED = ["trainedAlgorithmicMedia"]
 SIGNERS = {"trusted": TRUSTED, "stranger": STRANGER}
-FIELDS = ("prediction", "probability", "confidence", "decision", "decided_by", "in_domain")
+FIELDS = (
+    "prediction", "probability", "confidence", "decision", "decided_by", "in_domain", "model", "model_version", "notes",
+)  # fmt: skip
 
 
 def test_a_catalogue_gets_what_the_service_answers(client: TestClient, tmp_path: Path) -> None:

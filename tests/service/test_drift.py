@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from evidently.legacy.calculations.stattests import ks_stat_test, z_stat_test
+from evidently.legacy.core import ColumnType
 
 from service.drift import __main__ as command
 from service.drift import columns
@@ -29,11 +32,13 @@ from service.drift.comparison import (
 )  # fmt: skip
 from service.drift.references import MINIMUM as REFERENCE_MINIMUM
 from service.drift.references import BadReferenceError, Reference, References
-from service.drift.reports import Reports, is_name
+from service.drift.reports import Reports, model_of
 from service.drift.times import parse_time, span
-from service.drift.window import look
+from service.drift.window import evaluate_window
 from service.log.prediction_log import PredictionLog
+from service.models.card import Card
 from service.settings import ROOT
+from tests.support import tiny_model
 from tests.support.log_rows import row
 from tests.support.waiting import wait_for
 
@@ -47,7 +52,7 @@ def rows(count: int, seed: int, **shift: float) -> list[dict[str, Any]]:
     contrast = rng.gamma(9, 0.02, count)
     sharpness = contrast * rng.uniform(1, 2, count) * shift.get("sharpness", 1)
     brightness = rng.beta(4, 4, count) + shift.get("brightness", 0)
-    distance, embedding = rng.chisquare(20, count), rng.normal(shift.get("embedding", 0), 1, (count, 8))
+    ood_score, embedding = rng.chisquare(20, count), rng.normal(shift.get("embedding", 0), 1, (count, 8))
     return [
         row(
             number,
@@ -56,7 +61,7 @@ def rows(count: int, seed: int, **shift: float) -> list[dict[str, Any]]:
             score=float(probability[number]),
             probability=float(probability[number]),
             prediction="ai_generated" if probability[number] >= 0.5 else "real",
-            distance=float(distance[number]),
+            ood_score=float(ood_score[number]),
             brightness=float(brightness[number]),
             contrast=float(contrast[number]),
             sharpness=float(sharpness[number]),
@@ -190,6 +195,18 @@ def test_the_report_shows_the_numbers_of_the_answer() -> None:
     assert f"{calm.p_value:.2f}" in page or f"{calm.p_value:.3f}" in page
 
 
+def test_the_p_values_are_those_of_evidentlys_tests() -> None:
+    window, stable = table(300, 3, sharpness=0.9, logit=0.5), table(3000, 1)
+    called = [pd.Series(np.where(one["probability"] >= 0.5, "ai_generated", "real")) for one in (stable, window)]
+    for column in compare(window, stable):
+        if column.name == SHARE:
+            expected = z_stat_test(*called, ColumnType.Categorical, column.threshold).drift_score
+        else:
+            values = (pd.Series(one[column.name]) for one in (stable, window))
+            expected = ks_stat_test(*values, ColumnType.Numerical, column.threshold).drift_score
+        assert column.p_value == pytest.approx(expected, rel=1e-9, abs=1e-15), column.name
+
+
 def test_estimated_accuracy_is_that_of_calibrated_probabilities() -> None:
     rng = np.random.default_rng(0)
     probability = rng.beta(0.3, 0.3, 2000)
@@ -214,32 +231,32 @@ def test_reviewed_photos_are_counted_apart() -> None:
     called = sum(one["prediction"] == "ai_generated" for one in some[:30])
     assert (found.photos, found.false_accusations, found.missed, found.ai_share) == (30, called, 0, 0)
     assert found.accuracy == pytest.approx(1 - called / 30)
-    seen = look(some, labels, "none here")
+    seen = evaluate_window("cifake", some, labels, "none here")
     assert seen.reviewed_page is None  # one label only: nothing to tell apart
     assert "<html" in reviewed_report(verdicts + [(one, "ai_generated") for one in some[30:60]])
     labels |= {one["request_id"]: "ai_generated" for one in some[30:60]}
-    page = look(some, labels, "none here").reviewed_page
+    page = evaluate_window("cifake", some, labels, "none here").reviewed_page
     assert page is not None
     assert "Of reviewed photos" in page.partition("</header>")[0]
 
 
 def test_an_id_that_a_client_sends_again_means_its_last_photo() -> None:
     some = [one | {"request_id": "constant"} for one in rows(100, 3)]
-    assert len(look(some, {"constant": "real"}, "none here").seen) == 1
-    assert look(some, {"constant": "real"}, "none here").seen[0][0] == some[0]
+    assert len(evaluate_window("cifake", some, {"constant": "real"}, "none here").reviewed) == 1
+    assert evaluate_window("cifake", some, {"constant": "real"}, "none here").reviewed[0][0] == some[0]
 
 
 def test_nothing_is_said_of_few_predictions_or_without_a_reference() -> None:
-    few = look(rows(MINIMUM - 1, 3, logit=9), {}, reference())
+    few = evaluate_window("cifake", rows(MINIMUM - 1, 3, logit=9), {}, reference())
     assert (few.answer["status"], few.answer["columns"], few.answer["alerts"]) == ("insufficient_data", [], [])
     assert few.answer["estimated_accuracy"] is None
     assert few.page is None
-    without = look(rows(200, 3), {}, "reference.npz is missing")
+    without = evaluate_window("cifake", rows(200, 3), {}, "reference.npz is missing")
     assert without.answer["status"] == "insufficient_data"
     assert without.answer["alerts"] == ["no reference: reference.npz is missing"]
     assert without.answer["reference"] is None
     assert without.page is None
-    none = look([], {}, reference())
+    none = evaluate_window("cifake", [], {}, reference())
     assert (none.answer["window_size"], none.answer["window_start"]) == (0, None)
 
 
@@ -277,17 +294,23 @@ def test_what_is_no_time_range_is_refused(since: str | None, until: str | None) 
         span(since, until, NOW)
 
 
+def add_model(folder: Path, tiny: Path) -> None:
+    """Write the folder of a model, with a reference that knows no files."""
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(tiny.read_bytes())
+    card = Card.model_validate(tiny_model.CARD | {"name": folder.name})
+    (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
+    arrays: dict[str, Any] = columns.to_arrays(table(2000, 1))
+    del arrays["size"], arrays["jpeg_quality"]
+    np.savez(folder / "reference.npz", label=np.arange(2000) % 2, **arrays)
+
+
 @pytest.fixture
 def shop(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PredictionLog]:
     """A log with a week of predictions, a model with its reference, and the settings that name them."""
-    model = tmp_path / "model" / "model.onnx"
-    model.parent.mkdir()
-    model.write_bytes(tiny.read_bytes())
-    arrays: dict[str, Any] = columns.to_arrays(table(2000, 1))
-    del arrays["size"], arrays["jpeg_quality"]
-    np.savez(model.with_name("reference.npz"), label=np.arange(2000) % 2, **arrays)
+    add_model(tmp_path / "models" / "cifake", tiny)
     url = f"sqlite:///{tmp_path / 'log.db'}"
-    for name, value in (("MODEL_PATH", model), ("LOG_URL", url), ("DRIFT_URL", tmp_path / "drift")):
+    for name, value in (("MODELS", tmp_path / "models"), ("LOG_URL", url), ("DRIFT_URL", tmp_path / "drift")):
         monkeypatch.setenv(name, str(value))
     log = PredictionLog(url)
     yield log
@@ -303,10 +326,10 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     shop: PredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("baseline", "--since", "2026-11-01", monkeypatch=monkeypatch) == 2
-    assert "0 predictions of model 0.0.1 are too few" in capsys.readouterr().err
+    assert "0 predictions of cifake 0.0.1 are too few" in capsys.readouterr().err
     odd = rows(REFERENCE_MINIMUM + 100, 5, sharpness=0.5)
     shop.add(odd)
-    wait_for(lambda: len(shop.recent("0.0.1", 1000)) == len(odd))
+    wait_for(lambda: len(shop.recent("cifake", "0.0.1", 1000)) == len(odd))
     out = tmp_path / "report.html"
     assert run("report", "--since", "2026-11-01", "--out", str(out), monkeypatch=monkeypatch) == 1
     assert "blurrier" in capsys.readouterr().out
@@ -322,7 +345,7 @@ def test_the_command_line_adopts_and_undoes_a_reference(
     assert "in force: reference.npz, 2000 predictions, 50.0% AI-generated" in capsys.readouterr().out
     assert run("report", monkeypatch=monkeypatch) == 1
     assert run("baseline", "--undo", monkeypatch=monkeypatch) == 2
-    assert "no reference was adopted" in capsys.readouterr().err
+    assert "no reference of cifake was adopted" in capsys.readouterr().err
     assert run("baseline", "--until", "1h", monkeypatch=monkeypatch) == 2
     assert run("report", "--since", "noon", monkeypatch=monkeypatch) == 2
     assert "write 24h, 7d" in capsys.readouterr().err
@@ -334,12 +357,12 @@ def test_columns_that_are_not_in_all_rows_or_references_are_told(
     mixed = rows(REFERENCE_MINIMUM + 100, 5)
     mixed[-1]["jpeg_quality"] = None
     shop.add(mixed)
-    wait_for(lambda: len(shop.recent("0.0.1", 1000)) == len(mixed))
+    wait_for(lambda: len(shop.recent("cifake", "0.0.1", 1000)) == len(mixed))
     assert run("baseline", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
     assert "without jpeg_quality: some of these predictions are from before" in capsys.readouterr().out
 
-    (kept,) = (tmp_path / "drift/references").glob("*.npz")
-    for file, others in ((kept, []), (tmp_path / "model/reference.npz", ["--undo"])):
+    (kept,) = (tmp_path / "drift/references/cifake").glob("*.npz")
+    for file, others in ((kept, []), (tmp_path / "models/cifake/reference.npz", ["--undo"])):
         with np.load(file) as stored:
             left = {name: stored[name] for name in stored.files if name != "contrast"}
         np.savez(file, **left)
@@ -349,45 +372,93 @@ def test_columns_that_are_not_in_all_rows_or_references_are_told(
 
 
 def test_a_reference_of_another_model_is_not_used(shop: PredictionLog, tmp_path: Path) -> None:
-    references = References(str(tmp_path / "drift"), tmp_path / "model" / "model.onnx")
+    references = References(str(tmp_path / "drift"), "cifake", tmp_path / "models" / "cifake")
     adopted = references.adopt(rows(600, 5), "0.0.1")
     assert references.current("0.0.1").name == adopted.name
     assert adopted.adopted is not None
     assert {"size", "jpeg_quality"} <= set(adopted.table)
-    with pytest.raises(BadReferenceError, match=r"adopted of another model: adopt one of 0\.0\.2"):
+    with pytest.raises(BadReferenceError, match=r"adopted of another version of cifake: adopt one of 0\.0\.2"):
         references.current("0.0.2")
     references.adopt(rows(600, 6), "0.0.2")
     assert references.current("0.0.1").name == adopted.name  # a roll-back finds its own again
     references.undo()
-    (tmp_path / "drift" / "references" / f"{adopted.name}.npz").write_bytes(b"PK broken")
+    (tmp_path / "drift" / "references" / "cifake" / f"{adopted.name}.npz").write_bytes(b"PK broken")
     with pytest.raises(BadReferenceError, match="--undo"):
         references.current("0.0.1")
     assert references.undo() == adopted.name
     assert references.current("0.0.1").name == "reference.npz"
-    (tmp_path / "model" / "reference.npz").unlink()
+    (tmp_path / "models" / "cifake" / "reference.npz").unlink()
     with pytest.raises(BadReferenceError, match=r"reference\.npz is missing"):
         references.current("0.0.1")
-    (tmp_path / "drift" / "references" / "active.json").write_text("{")
-    with pytest.raises(BadReferenceError, match=r"active\.json is damaged"):
+    (tmp_path / "drift" / "references" / "cifake" / "active.json").write_text("{")
+    with pytest.raises(BadReferenceError, match=r"active\.json of cifake is damaged"):
         references.current("0.0.1")
+
+
+def test_references_of_before_are_the_first_models(
+    shop: PredictionLog, tmp_path: Path, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Adopted when there was one model: their folder names none, and their column is called `distance`."""
+    url = str(tmp_path / "drift")
+    name = References(url, "cifake", tmp_path / "models" / "cifake").adopt(rows(600, 5), "0.0.1").name
+    new, old = tmp_path / "drift" / "references" / "cifake", tmp_path / "drift" / "references"
+    with np.load(new / f"{name}.npz") as file:
+        arrays = {"distance" if key == "ood_score" else key: file[key] for key in file.files}
+    np.savez(old / f"{name}.npz", **arrays)
+    (new / "active.json").rename(old / "active.json")
+    (new / f"{name}.npz").unlink()
+
+    references = References(url, "cifake", tmp_path / "models" / "cifake")
+    found = references.current("0.0.1")
+    assert found.name == name
+    np.testing.assert_array_equal(found.table["ood_score"], arrays["distance"])
+    references.current("0.0.1")
+    assert caplog.text.count("names no model: it is read as cifake's") == 1
+    later = references.adopt(rows(600, 6), "0.0.1")
+    assert references.active() == [name, later.name]
+    references.undo()
+    assert references.current("0.0.1").name == name
+    references.undo()
+    assert references.current("0.0.1").name == "reference.npz"
+    add_model(tmp_path / "models" / "photos", tiny)
+    others = References(url, "photos", tmp_path / "models" / "photos")
+    assert (others.active(), others.current("0.0.1").name) == ([], "reference.npz")
+
+
+def test_the_command_line_takes_a_model(
+    shop: PredictionLog, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_model(tmp_path / "models" / "photos", tiny)
+    shop.add([one | {"model": "photos"} for one in rows(600, 5, sharpness=0.5)])
+    wait_for(lambda: len(shop.recent("photos", "0.0.1", 1000)) == 600)
+    assert run("report", "--model", "photos", monkeypatch=monkeypatch) == 1
+    assert capsys.readouterr().out.startswith("drift: 500 predictions")
+    assert run("report", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "of cifake, the first of cifake, photos; --model takes another"
+    assert said[1].startswith("insufficient_data: 0 predictions")
+    assert run("baseline", "--model", "photos", "--since", "2026-11-01", monkeypatch=monkeypatch) == 0
+    assert run("report", "--model", "photos", monkeypatch=monkeypatch) == 0
+    assert run("baseline", "--model", "shoes", monkeypatch=monkeypatch) == 2
+    assert "there is no model 'shoes'; there is cifake, photos" in capsys.readouterr().err
 
 
 def test_old_reports_are_deleted_and_names_lead_nowhere_else(tmp_path: Path) -> None:
     reports = Reports(str(tmp_path / "new"), retention_days=30)
-    assert reports.names() == []
-    seen = look(rows(200, 3), {}, reference())
+    assert reports.names("cifake") == []
+    seen = evaluate_window("cifake", rows(200, 3), {}, reference())
     now = seen.answer["timestamp"]
     plain = json.loads(json.dumps({"alerts": seen.answer["alerts"]}))
     for days in (40, 20, 0):
-        answer = plain | {"timestamp": now - timedelta(days=days), "status": "ok"}
+        answer = plain | {"model": "cifake", "timestamp": now - timedelta(days=days), "status": "ok"}
         reports.keep(answer, f"page of {days}")
-    assert len(reports.names()) == 2
-    assert reports.page(reports.names()[0]) == "page of 0"
-    assert reports.answer(reports.names()[1])["status"] == "ok"
-    (tmp_path / "new" / "reports" / f"{reports.names()[1]}.json").write_text("{")
-    assert [answer["name"] for answer in reports.answers(10)] == reports.names()[:1]
-    assert all(is_name(name) for name in reports.names())
-    assert not any(map(is_name, ["../references/active", "20261122T180000Z-ok/../x", "", "20261122T180000Z-ok\n"]))
+    assert len(reports.names("cifake")) == 2
+    assert reports.page(reports.names("cifake")[0]) == "page of 0"
+    assert reports.answer(reports.names("cifake")[1])["status"] == "ok"
+    (tmp_path / "new" / "reports" / f"{reports.names('cifake')[1]}.json").write_text("{")
+    assert [answer["name"] for answer in reports.answers("cifake", 10)] == reports.names("cifake")[:1]
+    assert all(model_of(name) == "cifake" for name in reports.names("cifake"))
+    assert not any(map(model_of, ["../references/active", "20261122T180000Z-ok/../x", "", "20261122T180000Z-ok\n"]))
     assert len(list((tmp_path / "new" / "reports").iterdir())) == 4  # no part of a file is left
 
 
@@ -402,11 +473,18 @@ def test_a_reference_of_series_says_that_it_will_alarm() -> None:
 
 def test_references_and_reports_may_lie_in_a_bucket(shop: PredictionLog, tmp_path: Path) -> None:
     url = "memory://bucket/drift"  # fsspec's own; s3:// and gs:// go the same way
-    references = References(url, tmp_path / "model" / "model.onnx")
+    references = References(url, "cifake", tmp_path / "models" / "cifake")
     name = references.adopt(rows(600, 5), "0.0.1").name
-    assert References(url, tmp_path / "model" / "model.onnx").current("0.0.1").name == name
+    assert References(url, "cifake", tmp_path / "models" / "cifake").current("0.0.1").name == name
     reports = Reports(url, 0)
-    kept = reports.keep({"timestamp": look(rows(200, 3), {}, reference()).answer["timestamp"], "status": "ok"}, "page")
+    kept = reports.keep(
+        {
+            "model": "cifake",
+            "timestamp": evaluate_window("cifake", rows(200, 3), {}, reference()).answer["timestamp"],
+            "status": "ok",
+        },
+        "page",
+    )
     assert Reports(url, 0).page(kept) == "page"
 
 
@@ -418,18 +496,18 @@ def test_the_alert_rules_hold(promtool: str) -> None:
 
 
 def test_the_page_begins_with_what_the_answer_says() -> None:
-    page = look(rows(300, 3, sharpness=0.6), {}, reference()).page
+    page = evaluate_window("cifake", rows(300, 3, sharpness=0.6), {}, reference()).page
     assert page is not None
     head = page.partition("</header>")[0]
     assert "These photos are unlike the reference" in head
     assert "<li>photos are blurrier than the reference: median" in head
-    calm = look(rows(300, 3), {}, replace(reference(), name="<b>shop</b>")).page
+    calm = evaluate_window("cifake", rows(300, 3), {}, replace(reference(), name="<b>shop</b>")).page
     assert calm is not None
     assert "These photos are like the reference" in calm
     assert "&lt;b&gt;shop" in calm.partition("</header>")[0]
 
 
 def test_a_reference_tells_what_it_is() -> None:
-    seen = look(rows(200, 3), {}, replace(reference(), ai_share=0.25))
+    seen = evaluate_window("cifake", rows(200, 3), {}, replace(reference(), ai_share=0.25))
     assert seen.answer["reference"].ai_share == 0.25
     assert seen.answer["reference"].rows == 10_000

@@ -1,6 +1,7 @@
 """The monitor: answers from a cache, checks on windows that share nothing, a memory that outlives it; then live."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,12 +14,17 @@ import httpx
 import psutil
 import pytest
 from PIL import ImageFilter
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import TypeAdapter
 
 from service import metrics
-from service.drift.monitor import BusyError, DriftMonitor
-from service.log.prediction_log import PredictionLog, now
+from service.drift import model_monitor
+from service.drift.model_monitor import BusyError
+from service.drift.monitor import DriftMonitor, UnknownModelError
+from service.log.prediction_log import PredictionLog
+from service.log.tables import now
 from service.settings import Settings
-from tests.service.test_drift import rows, shop
+from tests.service.test_drift import add_model, rows, shop
 from tests.support.http import is_error
 from tests.support.photos import encode, photo
 from tests.support.server import Server, is_ready, serving
@@ -35,11 +41,17 @@ def watch(**changed: Any) -> DriftMonitor:
     return DriftMonitor(Settings(**settings))
 
 
-def fill(log: PredictionLog, count: int, seed: int, **shift: float) -> None:
+def fill(log: PredictionLog, count: int, seed: int, model: str = "cifake", **shift: float) -> None:
     """Write predictions of this moment."""
-    before = log.newest("0.0.1")
-    log.add([one | {"time": now()} for one in rows(count, seed, **shift)])
-    wait_for(lambda: log.newest("0.0.1") == before + count)
+    before = log.count_after(model, "0.0.1", 0)
+    log.add([one | {"model": model, "time": now()} for one in rows(count, seed, **shift)])
+    wait_for(lambda: log.count_after(model, "0.0.1", 0) == before + count)
+
+
+def gauge(metric: MetricWrapperBase, model: str = "cifake") -> float:
+    """Return what a metric says of a model."""
+    value: float = metric.labels(model)._value.get()
+    return value
 
 
 @pytest.fixture
@@ -63,31 +75,31 @@ def running() -> Iterator[Callable[[DriftMonitor], threading.Event]]:
 
 def test_answers_come_from_a_cache_and_say_their_age(shop: PredictionLog) -> None:
     fill(shop, 150, 3)
-    monitor = watch(drift_max_age_seconds=60)
-    first = monitor.look()
+    monitor = watch(drift_max_age_seconds=60).monitor()
+    first = monitor.result()
     fill(shop, 50, 4)
-    assert monitor.look() is first
+    assert monitor.result() is first
     time.sleep(1.1)
     assert monitor.answer()["age_seconds"] >= 1
     assert monitor.answer()["window_size"] == WINDOW
-    ranged = monitor.look("1h")
+    ranged = monitor.result("1h")
     assert ranged.answer["window_size"] == 200
-    assert monitor.look("1h") is ranged
+    assert monitor.result("1h") is ranged
     for hours in range(2, 10):  # others push it out, so that nobody fills the memory with ranges
-        monitor.look(f"{hours}h")
-    assert monitor.look("1h") is not ranged
-    assert monitor.look() is first
-    assert monitor.look("1h", "30m").answer["window_size"] == 0
+        monitor.result(f"{hours}h")
+    assert monitor.result("1h") is not ranged
+    assert monitor.result() is first
+    assert monitor.result("1h", "30m").answer["window_size"] == 0
     with pytest.raises(ValueError, match="is no time"):
-        monitor.look("soon")
+        monitor.result("soon")
 
 
 @pytest.mark.slow
 def test_checks_never_share_a_prediction_and_outlive_the_monitor(
     shop: PredictionLog, running: Callable[[DriftMonitor], threading.Event]
 ) -> None:
-    first = watch()
-    stop = running(first)
+    watching = watch()
+    stop, first, kept = running(watching), watching.monitor(), watching.reports
     fill(shop, WINDOW, 3, sharpness=0.5)
     wait_for(lambda: first.answer()["checks_in_a_row"] == 1)
     fill(shop, WINDOW - 1, 4, sharpness=0.5)
@@ -96,40 +108,90 @@ def test_checks_never_share_a_prediction_and_outlive_the_monitor(
     assert first.answer()["drift_detected"]
     fill(shop, 1, 5, sharpness=0.5)
     wait_for(lambda: first.answer()["checks_in_a_row"] == 2)
-    kept = first.kept()
-    wait_for(lambda: len(kept.names()) == 2)
+    wait_for(lambda: len(kept.names("cifake")) == 2)
     stop.set()
-    assert kept.answer(kept.names()[0])["last_row"] == 2 * WINDOW
-    assert all(name.endswith("-drift") for name in kept.names())
-    assert "<html" in kept.page(kept.names()[0])
+    newest = kept.names("cifake")[0]
+    assert kept.answer(newest)["last_row"] == 2 * WINDOW
+    assert all(name.endswith("Z-cifake-drift") for name in kept.names("cifake"))
+    assert "<html" in kept.page(newest)
 
-    for gauge in (metrics.DRIFT, metrics.DRIFT_CHECKS, metrics.DRIFT_LOOKED):
-        gauge.set(0)
-    second = watch()
+    for metric in (metrics.DRIFT, metrics.DRIFT_CHECKS, metrics.DRIFT_LOOKED):
+        metric.labels("cifake").set(0)
+    watching = watch()
+    second = watching.monitor()
     second._restore()
-    assert metrics.DRIFT._value.get() == 1
-    assert metrics.DRIFT_CHECKS._value.get() == 2
-    checked = datetime.fromisoformat(kept.answer(kept.names()[0])["timestamp"])
-    assert metrics.DRIFT_LOOKED._value.get() == checked.timestamp()
-    running(second)
+    assert gauge(metrics.DRIFT) == 1
+    assert gauge(metrics.DRIFT_CHECKS) == 2
+    assert gauge(metrics.DRIFT_LOOKED) == datetime.fromisoformat(kept.answer(newest)["timestamp"]).timestamp()
+    running(watching)
     fill(shop, WINDOW, 6)  # as the reference: the row of alarms ends
-    wait_for(lambda: second.answer()["checks_in_a_row"] == 0 and len(second.kept().names()) == 3)
-    assert second.kept().names()[0].endswith("-ok")
+    wait_for(lambda: second.answer()["checks_in_a_row"] == 0 and len(kept.names("cifake")) == 3)
+    assert kept.names("cifake")[0].endswith("-ok")
+
+
+def test_the_drift_of_two_models_is_each_its_own(
+    shop: PredictionLog, tmp_path: Path, tiny: Path, running: Callable[[DriftMonitor], threading.Event]
+) -> None:
+    add_model(tmp_path / "models" / "photos", tiny)
+    watching = watch()
+    running(watching)
+    cifake, photos = watching.monitor("cifake"), watching.monitor("photos")
+    fill(shop, WINDOW, 3)
+    fill(shop, WINDOW, 4, model="photos", sharpness=0.5)
+    wait_for(lambda: len(watching.reports.names("photos")) == len(watching.reports.names("cifake")) == 1)
+    assert (cifake.answer()["status"], photos.answer()["status"]) == ("ok", "drift")
+    assert (cifake.answer()["model"], photos.answer()["model"]) == ("cifake", "photos")
+    assert (gauge(metrics.DRIFT), gauge(metrics.DRIFT, "photos")) == (0, 1)
+    assert (gauge(metrics.DRIFT_CHECKS), gauge(metrics.DRIFT_CHECKS, "photos")) == (0, 1)
+    fill(shop, WINDOW, 5, model="photos", sharpness=0.5)
+    wait_for(lambda: gauge(metrics.DRIFT_CHECKS, "photos") == 2)
+    assert gauge(metrics.DRIFT_CHECKS) == 0
+    assert watching.reports.answers("photos", 10)[0]["model"] == "photos"
+    assert len(watching.reports.names("cifake")) == 1
+
+    photos.references.adopt(rows(600, 6, sharpness=0.5), "0.0.1")
+    assert photos.evaluate().answer["status"] == "ok"
+    assert cifake.references.active() == []
+    assert cifake.evaluate().answer["reference"].name == "reference.npz"
+
+    shutil.rmtree(tmp_path / "models" / "photos")
+    assert watching.monitor("photos") is photos  # as the workers, which go on answering with it
+    assert photos.result("1h").answer["window_size"] == 2 * WINDOW
+    with pytest.raises(UnknownModelError, match="no model 'shoes'; there is cifake, photos"):
+        watching.monitor("shoes")
+
+
+def test_a_model_that_cannot_be_watched_is_no_reason_not_to_watch_the_others(
+    shop: PredictionLog,
+    tmp_path: Path,
+    tiny: Path,
+    running: Callable[[DriftMonitor], threading.Event],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    add_model(tmp_path / "models" / "broken", tiny)
+    (tmp_path / "models" / "broken" / "card.json").write_text("{")
+    watching = watch()
+    running(watching)
+    fill(shop, WINDOW, 3, sharpness=0.5)
+    wait_for(lambda: gauge(metrics.DRIFT_CHECKS) == 1)
+    wait_for(lambda: gauge(metrics.DRIFT_ERRORS, "broken") >= 2)
+    assert caplog.text.count("cannot watch broken and tries again") == 1
 
 
 def test_without_a_reference_nothing_is_counted(
     shop: PredictionLog, tmp_path: Path, running: Callable[[DriftMonitor], threading.Event]
 ) -> None:
-    reference = tmp_path / "model" / "reference.npz"
+    reference = tmp_path / "models" / "cifake" / "reference.npz"
     whole = reference.read_bytes()
-    monitor = watch()
-    running(monitor)
+    watching = watch()
+    running(watching)
+    monitor = watching.monitor()
     fill(shop, WINDOW, 3, sharpness=0.5)
     wait_for(lambda: monitor.answer()["checks_in_a_row"] == 1)
     reference.unlink()
-    before = metrics.DRIFT_ERRORS._value.get()
+    before = gauge(metrics.DRIFT_ERRORS)
     fill(shop, WINDOW, 4, sharpness=0.5)
-    wait_for(lambda: metrics.DRIFT_ERRORS._value.get() > before)
+    wait_for(lambda: gauge(metrics.DRIFT_ERRORS) > before)
     assert monitor.answer()["status"] == "insufficient_data"
     assert monitor.answer()["checks_in_a_row"] == 1
     reference.write_bytes(whole)
@@ -140,13 +202,14 @@ def test_a_report_that_cannot_be_written_is_written_later(
     shop: PredictionLog, tmp_path: Path, running: Callable[[DriftMonitor], threading.Event]
 ) -> None:
     (tmp_path / "drift").write_text("a file where the folder belongs")
-    monitor = watch()
-    before = metrics.DRIFT_ERRORS._value.get()
-    running(monitor)
+    watching = watch()
+    monitor = watching.monitor()
+    before = gauge(metrics.DRIFT_ERRORS)
+    running(watching)
     fill(shop, WINDOW, 3, sharpness=0.5)
-    wait_for(lambda: metrics.DRIFT_ERRORS._value.get() > before)
+    wait_for(lambda: gauge(metrics.DRIFT_ERRORS) > before)
     (tmp_path / "drift").unlink()
-    wait_for(lambda: len(monitor.kept().names()) == 1)
+    wait_for(lambda: len(watching.reports.names("cifake")) == 1)
     assert monitor.answer()["checks_in_a_row"] == 1
 
 
@@ -156,33 +219,53 @@ def test_what_fails_is_counted_and_tried_again(
     running: Callable[[DriftMonitor], threading.Event],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    model = tmp_path / "model" / "model.onnx"
-    whole = model.read_bytes()
-    model.unlink()
-    before = metrics.DRIFT_ERRORS._value.get()
-    monitor = watch()
-    running(monitor)
-    wait_for(lambda: metrics.DRIFT_ERRORS._value.get() >= before + 2)
-    assert caplog.text.count("cannot do its work and tries again") == 1
-    model.write_bytes(whole)
-    wait_for(lambda: monitor.look().answer["status"] == "insufficient_data")
+    (tmp_path / "models").rename(tmp_path / "away")
+    watching = watch()
+    running(watching)
+    wait_for(lambda: gauge(metrics.DRIFT_ERRORS, "") >= 2)
+    assert caplog.text.count("has nothing to watch and tries again") == 1
+    (tmp_path / "away").rename(tmp_path / "models")
+    metrics.DRIFT_LOOKED.labels("cifake").set(0)
+    wait_for(lambda: gauge(metrics.DRIFT_LOOKED) > 0)
+    assert watching.monitor().result().answer["status"] == "insufficient_data"
 
 
-def test_one_time_range_is_looked_at_at_a_time(shop: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.drift.monitor._RANGE_SECONDS", 0.1)
-    monitor = watch()
-    with monitor._ranging, pytest.raises(BusyError, match="try again"):
-        monitor.look("1h")
-    assert monitor.look("1h").answer["window_size"] == 0
+def test_one_time_range_is_compared_at_a_time(shop: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.drift.model_monitor._RANGE_SECONDS", 0.1)
+    monitor = watch().monitor()
+    with model_monitor._ranging, pytest.raises(BusyError, match="try again"):
+        monitor.result("1h")
+    assert monitor.result("1h").answer["window_size"] == 0
 
 
 def test_a_damaged_report_is_no_reason_not_to_watch(shop: PredictionLog, tmp_path: Path) -> None:
     folder = tmp_path / "drift" / "reports"
     folder.mkdir(parents=True)
-    (folder / "20261122T180000Z-drift.json").write_text("{")
-    monitor = watch()
+    (folder / "20261122T180000Z-cifake-drift.json").write_text("{")
+    monitor = watch().monitor()
     monitor._restore()
     assert monitor.answer()["checks_in_a_row"] == 0
+
+
+def test_reports_of_before_are_the_first_models(shop: PredictionLog, tmp_path: Path, tiny: Path) -> None:
+    add_model(tmp_path / "models" / "photos", tiny)
+    fill(shop, WINDOW, 3, sharpness=0.5)
+    watching = watch()
+    answer = watching.monitor("cifake").evaluate().answer
+    state = {"checks_in_a_row": 2, "last_row": WINDOW, "model_version": "0.0.1"}
+    old = {key: value for key, value in answer.items() if key != "model"} | state
+    folder = tmp_path / "drift" / "reports"
+    folder.mkdir(parents=True)
+    name = f"{answer['timestamp']:%Y%m%dT%H%M%SZ}-drift"
+    (folder / f"{name}.json").write_bytes(TypeAdapter(dict[str, Any]).dump_json(old))
+    (folder / f"{name}.html").write_text("an old page")
+    assert watching.reports.names("cifake") == [name]
+    assert watching.reports.names("photos") == []
+    assert watching.reports.answers("cifake", 10)[0]["model"] == "cifake"
+    assert watching.reports.page(name) == "an old page"
+    for model, checks in (("cifake", 2), ("photos", 0)):
+        watching.monitor(model)._restore()
+        assert watching.monitor(model).answer()["checks_in_a_row"] == checks
 
 
 def files(count: int, seed: int, blur: float = 0) -> list[tuple[str, bytes]]:
@@ -257,8 +340,14 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         assert page.headers["Content-Type"].startswith("text/html")
         assert "sandbox allow-scripts" in page.headers["Content-Security-Policy"]
         assert "sharpness" in page.text
-        kept = httpx.get(f"{server.url}/drift/reports", timeout=60).json()["reports"]
+        listed = httpx.get(f"{server.url}/drift/reports?model=cifake", timeout=60).json()
+        kept = listed["reports"]
+        assert listed["model"] == kept[0]["model"] == body["model"] == "cifake"
         assert [report["status"] for report in kept[:2]] == ["drift", "drift"]
+        for route in ("/drift", "/drift/report", "/drift/reports"):
+            refused = httpx.get(f"{server.url}{route}?model=photos", timeout=60)
+            assert is_error(refused, 404, "unknown_model")
+            assert refused.json()["detail"] == "there is no model 'photos'; there is cifake"
         assert httpx.get(f"{server.url}{kept[0]['report_url']}", timeout=60).text.startswith(page.text[:200])
         assert is_error(httpx.get(f"{server.url}/drift/report?name=../references/active", timeout=60), 404, "no_report")
         ranged = drift(server, "?since=1h")
@@ -266,7 +355,9 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         assert httpx.get(f"{server.url}{ranged['report_url']}", timeout=60).status_code == 200
         assert is_error(httpx.get(f"{server.url}/drift?since=soon", timeout=60), 422, "validation_error")
         assert httpx.get(f"{server.url}/health", timeout=60).json()["drift_detected"] is True
-        assert "aidetect_drift_checks_in_a_row 2.0" in httpx.get(f"{server.url}/metrics", timeout=60).text
+        assert (
+            'aidetect_drift_checks_in_a_row{model="cifake"} 2.0' in httpx.get(f"{server.url}/metrics", timeout=60).text
+        )
 
         os.kill(server.monitor(), signal.SIGSTOP)  # a monitor that is there and says nothing
         assert httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200
@@ -277,7 +368,12 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
 
     (tmp_path / "second").mkdir()
     with serving(tmp_path / "second", is_ready, **settings) as server:
-        wait_for(lambda: "aidetect_drift_checks_in_a_row 2.0" in httpx.get(f"{server.url}/metrics", timeout=60).text)
+        wait_for(
+            lambda: (
+                'aidetect_drift_checks_in_a_row{model="cifake"} 2.0'
+                in httpx.get(f"{server.url}/metrics", timeout=60).text
+            )
+        )
         body = drift(server)
         assert (body["status"], body["window_size"]) == ("drift", 200)
         os.kill(server.monitor(), signal.SIGKILL)

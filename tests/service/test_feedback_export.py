@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> PredictionLog:
     made = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
     made.add([row(number, prediction="real" if number % 2 else "ai_generated") for number in range(6)])
     made.add([row(6, credential="valid", in_domain=True, width=32, height=32, decision="flag", probability=0.999)])
-    wait_for(lambda: len(made.recent("1.0.0", 10)) == 7)
+    wait_for(lambda: len(made.recent("cifake", "1.0.0", 10)) == 7)
     for number, label in ((0, "real"), (1, "real"), (2, "real"), (0, "ai_generated"), (3, "ai_generated"), (6, "real")):
         made.add_feedback(f"request-{number}", label, "ann" if number else None)
     return made

@@ -19,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
-from service.log.prediction_log import PredictionLog, now
+from service.log.prediction_log import PredictionLog
+from service.log.tables import INDEXES, now
+from tests.service.test_log_migrations import OLD_ROW, old_log, open_together
 from tests.support.http import is_error
 from tests.support.log_rows import row
 from tests.support.photos import GOOD
@@ -125,11 +127,11 @@ def errors() -> float:
 
 def test_rows_come_back_newest_first(postgres: Postgres, database: str) -> None:
     log = PredictionLog(postgres.url(database))
-    assert log.recent("1.0.0", 10) == []
+    assert log.recent("cifake", "1.0.0", 10) == []
     log.add([row(number) for number in range(5)])
     log.add([row(9, version="0.9.0")])
-    wait_for(lambda: len(log.recent("1.0.0", 10)) == 5)
-    newest = log.recent("1.0.0", 2)
+    wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 5)
+    newest = log.recent("cifake", "1.0.0", 2)
     assert [found["request_id"] for found in newest] == ["request-4", "request-3"]
     assert {key: value for key, value in newest[0].items() if key != "id"} == row(4)
     log.close()
@@ -138,7 +140,7 @@ def test_rows_come_back_newest_first(postgres: Postgres, database: str) -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
 def test_both_ways_to_write_the_url_work(postgres: Postgres, database: str, scheme: str) -> None:
     log = PredictionLog(postgres.url(database).replace("postgresql+psycopg", scheme))
-    assert log.recent("1.0.0", 1) == []
+    assert log.recent("cifake", "1.0.0", 1) == []
     log.close()
 
 
@@ -154,7 +156,7 @@ def test_workers_that_open_an_empty_database_at_once_all_succeed(
     def work(log: PredictionLog, number: int) -> None:
         try:
             together.wait()
-            log.recent("1.0.0", 1)
+            log.recent("cifake", "1.0.0", 1)
             log.add([row(number)])
         except BaseException as error:
             failures.append(error)
@@ -185,7 +187,7 @@ def test_a_prediction_is_found_and_feedback_is_kept(postgres: Postgres, database
     log = PredictionLog(postgres.url(database))
     assert log.find("request-1") is None
     log.add([row(1, prediction="real"), row(2), row(1)])
-    wait_for(lambda: len(log.recent("1.0.0", 10)) == 3)
+    wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 3)
     newest = log.find("request-1")
     assert newest is not None
     assert newest["prediction"] == "ai_generated"
@@ -231,14 +233,14 @@ def test_a_server_restarted_in_between_loses_nothing(
     thread = threading.Thread(target=keep_adding)
     thread.start()
     try:
-        wait_for(lambda: len(log.recent("1.0.0", 10)) == 10)
+        wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 10)
         postgres.restart(how)
         before = added
         wait_for(lambda: log.find(f"request-{before}") is not None)
         postgres.stop(how)
         wait_for(lambda: "cannot be written" in caplog.text)
         with pytest.raises(SQLAlchemyError):
-            log.recent("1.0.0", 1)
+            log.recent("cifake", "1.0.0", 1)
         postgres.start()
     finally:
         ended.set()
@@ -258,6 +260,50 @@ def test_a_wrong_password_is_a_warning_that_does_not_show_it(
     wait_for(lambda: "password authentication failed" in caplog.text)
     assert "hush" not in caplog.text
     log.close(60)
+
+
+def indexes(postgres: Postgres, database: str) -> set[str]:
+    """Return the names of the indexes that are whole, without those of primary keys."""
+    query = "select indexrelid::regclass::text from pg_index where indisvalid and not indisprimary"
+    mine = " and indrelid in ('predictions'::regclass, 'feedback'::regclass)"
+    return {name for (name,) in postgres.ask(database, query + mine)}
+
+
+def test_an_older_log_is_brought_up_to_date_while_others_open_and_write_it(postgres: Postgres, database: str) -> None:
+    for statement in old_log(4, key="bigserial primary key"):
+        postgres.ask(database, statement)
+    # What is left of a build that was cut short: an index that is not whole.
+    postgres.ask(database, "create index predictions_model_id on predictions (request_id)")
+    postgres.ask(database, "update pg_index set indisvalid = false where indexrelid = 'predictions_model_id'::regclass")
+    done = threading.Event()
+    written = 0
+
+    def write_as_before() -> None:
+        nonlocal written
+        while not done.wait(0.01):
+            postgres.ask(database, OLD_ROW.format(f"beside-{written}"))
+            written += 1
+
+    older = threading.Thread(target=write_as_before)
+    older.start()
+    try:
+        said = open_together(postgres.url(database), 3)
+    finally:
+        done.set()
+        older.join()
+    assert said.count("was of version 4 and is of version 5 now") == 1, said
+    log = PredictionLog(postgres.url(database))
+    rows = log.recent("cifake", "1.0.0", 100_000)
+    expected = {
+        "old",
+        *(f"request-{number}" for number in range(3)),
+        *(f"beside-{number}" for number in range(written)),
+    }
+    assert {one["request_id"] for one in rows} == expected
+    wait_for(lambda: indexes(postgres, database) == {index.name for index in INDEXES})
+    log.close()
+    columns = "select indexdef from pg_indexes where indexname = 'predictions_model_id'"
+    assert "(model, model_version, id)" in postgres.ask(database, columns)[0][0]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.http.middleware import new_request_id
-from service.log.prediction_log import PREDICTIONS, PredictionLog
+from service.log.prediction_log import PredictionLog
+from service.log.tables import PREDICTIONS
 from service.models import images
 from tests.support.log_rows import row
 from tests.support.waiting import wait_for
@@ -16,11 +17,11 @@ from tests.support.waiting import wait_for
 
 def test_rows_come_back_newest_first(tmp_path: Path) -> None:
     log = PredictionLog(f"sqlite:///{tmp_path / 'new' / 'folder' / 'log.db'}")
-    assert log.recent("1.0.0", 10) == []
+    assert log.recent("cifake", "1.0.0", 10) == []
     log.add([row(number) for number in range(5)])
     log.add([row(9, version="0.9.0")])
-    wait_for(lambda: len(log.recent("1.0.0", 10)) == 5)
-    newest = log.recent("1.0.0", 2)
+    wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 5)
+    newest = log.recent("cifake", "1.0.0", 2)
     assert [found["request_id"] for found in newest] == ["request-4", "request-3"]
     assert {key: value for key, value in newest[0].items() if key != "id"} == row(4)
     log.close()
@@ -45,10 +46,10 @@ def test_a_broken_database_costs_nothing_and_is_tried_again(tmp_path: Path, capl
     log.add([row(1)])
     wait_for(lambda: "cannot be written" in caplog.text)
     with pytest.raises((SQLAlchemyError, OSError)):
-        log.recent("1.0.0", 1)
+        log.recent("cifake", "1.0.0", 1)
     log.add([row(2)])
     folder.unlink()
-    wait_for(lambda: not folder.is_file() and folder.exists() and len(log.recent("1.0.0", 10)) == 2)
+    wait_for(lambda: not folder.is_file() and folder.exists() and len(log.recent("cifake", "1.0.0", 10)) == 2)
     log.close()
     assert caplog.text.count("cannot be written") == 1
 
@@ -57,7 +58,7 @@ def test_a_broken_database_does_not_hold_up_the_end(tmp_path: Path) -> None:
     log = PredictionLog("sqlite:////proc/no/such/log.db")
     log.add([row(1)])
     log.close(60)
-    assert not log._thread.is_alive()
+    assert not log._writer.thread.is_alive()
 
 
 def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> None:
@@ -70,10 +71,10 @@ def test_a_log_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> Non
         database.execute("insert into predictions values (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)")
     log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
     log.add([row(1)])
-    wait_for(lambda: len(log.recent("1.0.0", 10)) == 1)
+    wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 1)
     with sqlite3.connect(tmp_path / "log.db") as database:
         database.execute("update predictions set jpeg_quality = null")
-    assert log.recent("1.0.0", 1)[0]["jpeg_quality"] is None
+    assert log.recent("cifake", "1.0.0", 1)[0]["jpeg_quality"] is None
     log.close()
 
 
@@ -85,15 +86,15 @@ def test_every_statistic_of_a_photo_has_its_column() -> None:
 def test_a_time_range_is_read_whole_or_as_a_random_part(tmp_path: Path) -> None:
     log = PredictionLog(f"sqlite:///{tmp_path / 'log.db'}")
     log.add([row(number) for number in range(60)])
-    wait_for(lambda: log.newest("1.0.0") == 60)
+    wait_for(lambda: log.newest("cifake", "1.0.0") == 60)
     begin = row()["time"]
-    found = log.between("1.0.0", begin.replace(second=10), begin.replace(second=20), 100)
+    found = log.between("cifake", "1.0.0", begin.replace(second=10), begin.replace(second=20), 100)
     assert [one["request_id"] for one in found] == [f"request-{number}" for number in range(19, 9, -1)]
-    some = log.between("1.0.0", begin, begin.replace(second=59), 20)
+    some = log.between("cifake", "1.0.0", begin, begin.replace(second=59), 20)
     assert len({one["id"] for one in some}) == 20
-    assert some != log.between("1.0.0", begin, begin.replace(second=59), 20)
-    assert log.count_after("1.0.0", 50) == 10
-    assert log.newest("0.9.0") == log.count_after("0.9.0", 0) == 0
+    assert some != log.between("cifake", "1.0.0", begin, begin.replace(second=59), 20)
+    assert log.count_after("cifake", "1.0.0", 50) == 10
+    assert log.newest("cifake", "0.9.0") == log.count_after("cifake", "0.9.0", 0) == 0
     log.close()
 
 
@@ -113,8 +114,8 @@ def test_a_share_of_the_predictions_is_kept_and_the_request_id_decides(tmp_path:
         log.add([row(number) for number in range(2000)])
         log.close()
         log = PredictionLog(f"sqlite:///{tmp_path / name}.db")
-        kept.append({found["request_id"] for found in log.recent("1.0.0", 5000)})
-        assert 400 < len(log.recent("other", 5000)) < 600  # 5 standard deviations of 500
+        kept.append({found["request_id"] for found in log.recent("cifake", "1.0.0", 5000)})
+        assert 400 < len(log.recent("cifake", "other", 5000)) < 600  # 5 standard deviations of 500
         log.close()
     assert kept[0] == kept[1]
     assert 400 < len(kept[0]) < 600

@@ -19,9 +19,10 @@ from PIL import Image
 from service import metrics
 from service.http.state import AppState, start_worker
 from service.models.card import Card, ModelError, read_card
+from service.models.choice import choose, overlap
 from service.models.detector import Detector
 from service.models.images import boxes
-from service.models.store import ModelStore, choose, overlap
+from service.models.store import ModelStore
 from service.predict import predict_many, predict_one
 from service.settings import ROOT, Settings
 from tests.support import tiny_model

@@ -1,14 +1,17 @@
 """params.yaml is checked by name, and files appear whole or not at all."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from stages.common import StageError, load_params, write_json
-from stages.export import ExportParams
-from stages.preprocess import PreprocessParams
-from stages.train import TrainParams
+from stages import download
+from stages.common import StageError, load_params, run_stage, write_json
+from stages.data.prepare import PreprocessParams
+from stages.exporting.exporter import ExportParams
+from stages.training.trainer import TrainParams
 
 SCHEMAS = {"train": TrainParams, "preprocess": PreprocessParams, "export": ExportParams}
 
@@ -28,15 +31,39 @@ SCHEMAS = {"train": TrainParams, "preprocess": PreprocessParams, "export": Expor
 def test_a_param_out_of_range_is_named(workspace, section, change, words) -> None:
     workspace.params(**{section: change})
     with pytest.raises(StageError, match=words):
-        load_params(section, SCHEMAS[section])
+        load_params(section, SCHEMAS[section], "cifake")
 
 
-@pytest.mark.parametrize("text", ["", "other: {}", "train: [", "train: 3"])
+@pytest.mark.parametrize(
+    "text", ["", "other: {}", "models: [", "models: 3", "models: {cifake: 3}", "models: {cifake: {train: 3}}"]
+)
 def test_a_broken_params_file_is_one_line(workspace, text: str) -> None:
     Path("params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(StageError, match=r"params\.yaml") as error:
-        load_params("train", TrainParams)
+        load_params("train", TrainParams, "cifake")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_an_unknown_model_is_one_line_that_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def line(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["stages/download.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_stage(download.main)
+        assert "\n" not in str(ended.value)
+        return str(ended.value)
+
+    unknown = "error: params.yaml has no section models.nosuch.download; models that have one: cifake"
+    assert line("nosuch") == unknown
+    for arguments in ((), ("cifake", "nosuch")):
+        assert line(*arguments) == "error: usage: python -m stages.download MODEL; models in params.yaml: cifake"
+    for name in ("../cifake", "Photos", "shop_photos", ""):
+        assert "cannot be a model's name: use up to 40 lower-case letters" in line(name)
+    # What `dvc exp run -S +models.nosuch.train.epochs=2` makes of it.
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["models"]["nosuch"] = {"train": {"epochs": 2}}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert line("nosuch") == unknown
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -54,7 +81,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     ("stage", "room_kb"), [("download", 500), ("preprocess", 100), ("train", 10), ("export", 10), ("evaluate", 2)]
 )
 def test_a_full_disk_is_one_line_and_leaves_earlier_outputs(trained, workspace, stage: str, room_kb: int) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
     earlier = {path: path.read_bytes() for path in workspace.path.rglob("*") if path.is_file()}
     workspace.refuses(

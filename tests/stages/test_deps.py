@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parents[2]
-STAGES = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-FIRST_PARTY = ("service", "stages")
+STAGES = {
+    name: stage["do"]
+    for name, stage in yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()
+}
+FIRST_PARTY = ("service", "stages", "tools")
 ROOTS = {f"{package}/__init__.py" for package in FIRST_PARTY}  # they are in every stage, and do nothing to a figure
 
 
@@ -20,7 +23,10 @@ def module_file(name: str) -> str | None:
 
 
 def imported(file: str) -> Iterator[str]:
-    """Yield the names that a file imports, inside functions too; of `from a import b` both a and a.b."""
+    """Yield the names that a file imports, inside functions too; of `from a import b` both a and a.b.
+
+    A file that reads a package's `__path__` looks for all modules there, as pkgutil does.
+    """
     package = file.removesuffix("/__init__.py").removesuffix(".py").split("/")
     package = package if file.endswith("__init__.py") else package[:-1]
     for node in ast.walk(ast.parse((REPO / file).read_text(encoding="utf-8"))):
@@ -31,6 +37,9 @@ def imported(file: str) -> Iterator[str]:
             base = ".".join([*above, *(node.module or "").split(".")]).rstrip(".")
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and node.attr == "__path__":
+            searched = ast.unparse(node.value)
+            yield from (f"{searched}.{path.stem}" for path in (REPO / searched.replace(".", "/")).glob("*.py"))
 
 
 def files_of(name: str) -> Iterator[str]:
@@ -42,21 +51,35 @@ def files_of(name: str) -> Iterator[str]:
 
 
 def closure(file: str) -> set[str]:
-    """Return all first-party files that a file runs, itself among them, but for the two packages' own."""
+    """Return all first-party files that a file runs, itself among them, but for those that `is_code` leaves out."""
     seen: set[str] = set()
     waiting = [file]
     while waiting:
         if (this := waiting.pop()) not in seen:
             seen.add(this)
             waiting += [other for name in imported(this) for other in files_of(name)]
-    return seen - ROOTS
+    return {file for file in seen if is_code(file)}
+
+
+def is_code(file: str) -> bool:
+    """Tell whether a stage must name a file: a package's own that holds a docstring alone needs no mention."""
+    if not file.endswith("__init__.py"):
+        return True
+    return file not in ROOTS and len(ast.parse((REPO / file).read_text(encoding="utf-8")).body) > 1
+
+
+def named(deps: list[str]) -> set[str]:
+    """Return the code files that a stage's deps name, alone or by their folder."""
+    files = {file for dep in deps for file in [REPO / dep, *(REPO / dep).rglob("*.py")] if file.suffix == ".py"}
+    names = {file.relative_to(REPO).as_posix() for file in files}
+    return {name for name in names if is_code(name)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_names_the_code_it_runs_and_no_other(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
-    named, runs = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}, closure(f"stages/{stage}.py")
-    faults = [f"add {file}" for file in sorted(runs - named)] + [f"remove {file}" for file in sorted(named - runs)]
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage} ${{key}}"
+    names, runs = named(STAGES[stage]["deps"]), closure(f"stages/{stage}.py")
+    faults = [f"add {file}" for file in sorted(runs - names)] + [f"remove {file}" for file in sorted(names - runs)]
     assert not faults, f"dvc.yaml, deps of {stage}: " + ", ".join(faults)
 
 
@@ -65,11 +88,19 @@ def test_the_packages_own_files_import_nothing_of_ours() -> None:
         assert not [name for name in imported(file) if name.split(".")[0] in FIRST_PARTY]
 
 
+def test_what_serves_is_named_file_by_file() -> None:
+    """A folder of the service also holds what no stage runs, or will."""
+    for stage in STAGES.values():
+        assert all((REPO / dep).is_file() for dep in stage["deps"] if dep.startswith("service/"))
+
+
 def test_imports_of_every_form_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "stages/__init__.py": "",
         "stages/one.py": "def late():\n    from stages import two\n",
-        "stages/two.py": "import numpy, service.photo.heic\n",
+        "stages/two.py": "import numpy, service.photo.heic, stages.all\nlist(iter_modules(stages.all.__path__))\n",
+        "stages/all/__init__.py": "'''One docstring.'''",
+        "stages/all/found.py": "",
         "stages/other.py": "",
         "service/__init__.py": "",
         "service/photo/__init__.py": "from .jpeg import decode\nfrom . import png\n",
@@ -82,4 +113,6 @@ def test_imports_of_every_form_are_followed(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr("tests.stages.test_deps.REPO", tmp_path)
-    assert closure("stages/one.py") == set(files) - ROOTS - {"stages/other.py"}
+    assert closure("stages/one.py") == set(files) - ROOTS - {"stages/other.py", "stages/all/__init__.py"}
+    deps = ["service/photo", "stages/all", "stages/one.py", "stages/two.py", "build/data"]
+    assert named(deps) == closure("stages/one.py")

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from stages.common import sha256_file
-from stages.data.raw import RAW
+from stages.data.cifake import collect
+from stages.data.raw import IMAGES
 from stages.data.sources import from_archive
 from stages.data.synthetic import synthetic_images
-from stages.download import collect
+from tests.stages.conftest import Workspace
 
 
 def encoded(count: int = 40) -> Iterator[tuple[str, bytes]]:
@@ -56,7 +57,7 @@ def ways(folder: Path, tmp_path: Path) -> dict[str, Path]:
 
 def digest_of(path: Path) -> str:
     data, _ = collect(from_archive(path))
-    return hashlib.sha256(data.images.tobytes() + data.labels.tobytes() + data.flags["test"].tobytes()).hexdigest()
+    return hashlib.sha256(data.images[:].tobytes() + data.labels.tobytes() + data.flags["test"].tobytes()).hexdigest()
 
 
 def test_folder_zip_and_tar_give_the_same_rows(ways: dict[str, Path]) -> None:
@@ -67,7 +68,7 @@ def test_rows_keep_label_split_and_name(folder: Path) -> None:
     data, names = collect(from_archive(folder))
     for row, name in enumerate(names):
         pixels = np.asarray(Image.open(folder / name))
-        assert (data.images[row] == pixels).all()
+        assert (data.images[row : row + 1] == pixels).all()
         assert data.labels[row] == ("FAKE" in name)
         assert data.flags["test"][row] == name.startswith("test/")
 
@@ -86,7 +87,7 @@ def test_every_way_is_verified_against_params(workspace, ways: dict[str, Path]) 
     for way in ("xz", "folder"):
         result = workspace.run("download", CIFAKE_ARCHIVE=str(ways[way]))
         assert result.returncode == 0, result.stderr
-        assert sha256_file(RAW) == expected
+        assert sha256_file(Workspace.files.raw / IMAGES) == expected
 
 
 def test_a_wrong_or_broken_archive_is_one_line_and_keeps_the_earlier_file(workspace, ways: dict[str, Path]) -> None:
@@ -110,7 +111,7 @@ def test_a_wrong_or_broken_archive_is_one_line_and_keeps_the_earlier_file(worksp
         broken_image: "no readable image",
     }.items():
         workspace.refuses("download", words, CIFAKE_ARCHIVE=str(path))
-        assert sha256_file(RAW) == expected
+        assert sha256_file(Workspace.files.raw / IMAGES) == expected
 
 
 def test_without_any_way_the_error_names_all_three(workspace) -> None:
@@ -180,7 +181,7 @@ def test_the_hub_brings_the_same_file(workspace, ways: dict[str, Path], hub: str
     expected = accept(workspace, ways["zip"])
     result = workspace.run("download", HF_ENDPOINT=hub, CIFAKE_ARCHIVE="", HF_HOME=str(workspace.path / "hf"))
     assert result.returncode == 0, result.stderr
-    assert sha256_file(RAW) == expected
+    assert sha256_file(Workspace.files.raw / IMAGES) == expected
     shutil.rmtree("build/hub")
 
 

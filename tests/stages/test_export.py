@@ -10,15 +10,14 @@ import onnx
 import pytest
 import torch
 
-from service.models.card import Card, Thresholds
+from service.models.card import Card
 from service.models.detector import Detector
-from service.models.images import RESIZES, resize
 from stages.common import StageError, sha256_file
 from stages.data.synthetic import synthetic_images
-from stages.evaluation.figures import calibration_error, figures
 from stages.evaluation.scoring import open_detector
 from stages.exporting.calibration import above, conformal_threshold
-from stages.exporting.inference_graph import Exported
+from stages.exporting.inference_graph import InferenceGraph
+from stages.paths import ModelFolder
 from stages.training.model import load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
@@ -27,8 +26,11 @@ REPO = Path(__file__).resolve().parents[2]
 def models(trained) -> dict[str, tuple[Path, Path]]:
     """The tiny model of these tests, and the released one."""
     return {
-        "tiny": (trained.path / "build/model.onnx", trained.path / "models/cifake/checkpoint.safetensors"),
-        "released": (REPO / "models/cifake/model.onnx", REPO / "models/cifake/checkpoint.safetensors"),
+        name: (folder.model, folder.checkpoint)
+        for name, folder in {
+            "tiny": ModelFolder(trained.path / trained.files.candidate.path),
+            "released": ModelFolder(REPO / "models/cifake"),
+        }.items()
     }
 
 
@@ -37,7 +39,7 @@ def test_onnx_and_torch_agree(trained, which: str) -> None:
     file, checkpoint = models(trained)[which]
     detector = Detector(file)
     network, _ = load_checkpoint(checkpoint)
-    twin = Exported(network, detector.card.params["export"]["flip_average"]).eval()
+    twin = InferenceGraph(network, detector.card.params["export"]["flip_average"]).eval()
     twin.slope.fill_(detector.card.calibration.slope)
     twin.intercept.fill_(detector.card.calibration.intercept)
     images = synthetic_images(100, detector.height, seed=5).images
@@ -69,11 +71,11 @@ def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
 
 @pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(trained, workspace) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/model.onnx")
+    before = sha256_file("build/cifake/candidate/model.onnx")
     assert (result := workspace.run("export")).returncode == 0, result.stderr
-    assert sha256_file("build/model.onnx") == before
+    assert sha256_file("build/cifake/candidate/model.onnx") == before
 
 
 def test_the_file_says_what_it_is(trained) -> None:
@@ -85,8 +87,8 @@ def test_the_file_says_what_it_is(trained) -> None:
     assert card.version == "1.0.0"
     assert card.labels == ("real", "ai_generated")
     assert card.checkpoint_sha256 == sha256_file(checkpoint)
-    assert RESIZES[card.input.resize] is resize  # with which preprocess made what it learned from
-    assert card.data.digest == sha256_file(trained.path / "build/dataset/train.safetensors")
+    assert card.input.resize == "squash"  # with which preprocess made what it learned from
+    assert card.data.digest == sha256_file(trained.path / "build/cifake/dataset/train.safetensors")
     assert card.domain.geometry.max_width == 32
     assert card.params["train"]["epochs"] == 2
     assert set(card.thresholds.flag) == {0.05, 0.01, 0.005, 0.001}
@@ -113,13 +115,13 @@ def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) 
 
 @pytest.mark.slow
 def test_export_without_a_sound_checkpoint_leaves_the_earlier_file(trained, workspace) -> None:
-    for folder in ("build", "models", "reports"):
+    for folder in ("build", "reports"):
         shutil.copytree(trained.path / folder, workspace.path / folder)
-    before = sha256_file("build/model.onnx")
-    checkpoint = Path("models/cifake/checkpoint.safetensors")
+    before = sha256_file("build/cifake/candidate/model.onnx")
+    checkpoint = Path("build/cifake/candidate/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
     workspace.refuses("export", "checkpoint.safetensors", "restore it from git")
-    assert sha256_file("build/model.onnx") == before
+    assert sha256_file("build/cifake/candidate/model.onnx") == before
 
 
 def test_the_conformal_threshold_keeps_its_promise() -> None:
@@ -135,27 +137,3 @@ def test_the_conformal_threshold_keeps_its_promise() -> None:
 def test_reaching_a_rounded_threshold_means_exceeding_the_exact_one() -> None:
     for exact in (0.0, 0.1234564, 0.1234565, 0.9999999, 1.0):
         assert exact < above(exact) <= exact + 1.1e-6
-
-
-def test_calibration_error_by_hand() -> None:
-    labels = np.array([1, 0, 1, 1], np.uint8)
-    assert calibration_error(labels, np.array([0.95, 0.05, 0.95, 0.95])) == pytest.approx(0.05)
-    assert calibration_error(labels, np.array([1.0, 0.0, 1.0, 1.0])) == 0.0
-    assert calibration_error(np.array([1, 0], np.uint8), np.array([0.5, 0.5])) == 0.0
-
-
-def test_figures_by_hand(trained) -> None:
-    limits = Thresholds(flag={0.01: 0.8}, clear=0.3)
-    card = Detector(models(trained)["tiny"][0]).card.model_copy(update={"thresholds": limits})
-    labels = np.array([0, 0, 0, 1, 1, 1], np.uint8)
-    probability = np.array([0.1, 0.4, 0.9, 0.2, 0.7, 0.95])
-    inside = np.array([True, True, True, True, True, False])
-    result = figures(labels, probability, inside, card)
-    assert result["accuracy"] == pytest.approx(4 / 6, abs=1e-6)
-    assert result["auc"] == pytest.approx(6 / 9, abs=1e-6)
-    assert result["confusion"]["real"] == {"real": 2, "ai_generated": 1}
-    decisions = result["decisions"]["alpha_0.01"]
-    assert decisions["reals_flagged"] == pytest.approx(1 / 3, abs=1e-6)
-    assert decisions["generated_flagged"] == 0.0  # the one above the threshold is out of domain
-    assert decisions["generated_cleared"] == pytest.approx(1 / 3, abs=1e-6)
-    assert decisions["reviewed"] == pytest.approx(3 / 6, abs=1e-6)

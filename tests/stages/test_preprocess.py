@@ -14,8 +14,8 @@ from stages.common import StageError
 from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.data.inbox import check_import
 from stages.data.own_photos import own_photos
+from stages.data.prepare import PARTS
 from stages.data.splits import clean, split_by_hash
-from stages.preprocess import PARTS
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
 
@@ -53,7 +53,7 @@ def test_a_photo_keeps_its_split_when_others_join() -> None:
 
 
 def test_the_synthetic_splits_do_not_overlap(prepared) -> None:
-    parts = {part: load_images(prepared.path / f"build/dataset/{part}.safetensors") for part in PARTS}
+    parts = {part: load_images(prepared.path / f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
     seen = [set(row_digests(part.images)) for part in parts.values()]
     assert sum(map(len, seen)) == len(set.union(*seen))
     assert parts["test"].flags["leaked"].sum() == 1
@@ -84,11 +84,11 @@ def test_own_photos_join_every_split_and_groups_never_straddle(workspace, inbox:
     report = json.loads(Path("reports/cifake/dataset.json").read_text(encoding="utf-8"))
     assert report["own_photos"]["images"] == 40
     assert report["geometry"] == {"min_width": 32, "max_width": 80, "min_height": 32, "max_height": 60}
-    sets = {part: load_images(f"build/dataset/{part}.safetensors") for part in PARTS}
+    sets = {part: load_images(f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
     own = {part: data.images[data.flags["own"] == 1] for part, data in sets.items()}
     assert sum(map(len, own.values())) == 40
     assert min(len(own["train"]), len(own["test"]), len(own["validation"])) > 0
-    read = own_photos(inbox, 32, 90)
+    read = own_photos(inbox, (32, 32), 90)
     where = {d: part for part, images in own.items() for d in row_digests(images)}
     parts_of_group: dict[str, set[str]] = {}
     for digest, group in zip(row_digests(read.photos.images), read.groups, strict=True):
@@ -105,22 +105,23 @@ def test_own_photos_are_prepared_as_a_request_is(inbox: Path) -> None:
         image.paste((255, 255, 255), box)
         (inbox / label).mkdir(parents=True)
         image.save(inbox / label / "a.png")
-    photos = own_photos(inbox, 32, 100).photos
+    photos = own_photos(inbox, (32, 32), 100).photos
     for row, label in enumerate(("ai_generated", "real")):
         served = resize(decode((inbox / label / "a.png").read_bytes()).image, 32, 32)
-        assert np.abs(photos.images[row].astype(int) - served).max() <= 2
+        assert np.abs(photos.images[:][row].astype(int) - served).max() <= 2
 
 
 def test_copies_of_own_photos_count_once(inbox: Path) -> None:
     shutil.copy(inbox / "real/shoe0/1.jpg", inbox / "real/shoe9/copy.jpg")
-    read = own_photos(inbox, 32, 90)
+    read = own_photos(inbox, (32, 32), 90)
     assert len(read.photos) == 40
     assert read.report["surplus_copies"] == 1
 
 
 def test_bad_own_photos_end_in_one_line_and_leave_the_splits(workspace, inbox: Path) -> None:
     assert workspace.run("preprocess").returncode == 0
-    earlier = {p: p.read_bytes() for p in [*Path("build/dataset").iterdir(), Path("reports/cifake/dataset.json")]}
+    written = [*workspace.files.dataset.iterdir(), workspace.files.dataset_report]
+    earlier = {path: path.read_bytes() for path in written}
 
     (inbox / "real/broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     workspace.refuses("preprocess", "broken.jpg", "truncated or corrupt", "photos/")
@@ -163,7 +164,7 @@ def test_photos_that_were_not_imported_yet_are_refused(inbox: Path, tmp_path: Pa
 
 
 def test_a_damaged_raw_file_is_one_line(workspace, inbox: Path) -> None:
-    raw = Path("build/raw/images.safetensors")
+    raw = Path("build/cifake/raw/images.safetensors")
     raw.write_bytes(raw.read_bytes()[:1000])
     workspace.refuses("preprocess", "images.safetensors is missing or damaged", "dvc repro")
     raw.unlink()

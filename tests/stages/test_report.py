@@ -1,52 +1,55 @@
-"""README and model card are written of any card that a release can write: its optional parts may be missing."""
+"""Pages are written of any card that a release can write, and of reports: optional parts may be missing."""
 
 import copy
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.models.card import Card
-from tools.report.__main__ import with_figures
-from tools.report.model_card import model_card
+from service.models.card import Card, read_card
+from stages.common import StageError
+from tools.report.__main__ import main, outdated, write
+from tools.report.render import BLOCK, block, model_card, with_blocks
 
 REPO = Path(__file__).resolve().parents[2]
 CARD: dict[str, Any] = json.loads((REPO / "models/cifake/card.json").read_text(encoding="utf-8"))
 LARGE = {"images": 1068, "embedding_alone_in_domain": 0.99, "embedding_in_domain": 0.74, "geometry_in_domain": 0.0,
          "in_domain": 0.0, "called_ai_generated": 0.38, "flagged": 3, "cleared": 4}  # fmt: skip
-OWN = {"images": 198, "accuracy": 0.974747, "auc": 1.0, "ece": 0.026173}
-COMPARED = {"accuracy": 0.95, "auc": 0.99, "in_domain_share": 0.9}
-OWN_PHOTOS = {
-    "own_photos": {"images": 1068, "real": 405, "ai_generated": 663}, "epochs": 3,
-    **{when: {"dataset": COMPARED, "own_photos": COMPARED, "known_widths": [32, 240]} for when in ("before", "after")},
-    "at_128_pixels": {"backbone": "tf_efficientnet_lite0", "own_photos": OWN, "file_mb": 21.2},
-}  # fmt: skip
-SEEDS = {"seeds": {"0": {"auc": 0.99}, "1": {"auc": 0.98}}, "summary": {"auc": {"mean": 0.985, "spread": 0.007}}}
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
 
 
 def whole() -> dict[str, Any]:
     """Return a card with every part that a release can write."""
     card = copy.deepcopy(CARD)
-    card["assessment"]["outside"]["large_photos"] = LARGE
-    card["experiments"] = {"seeds": SEEDS, "own_photos": OWN_PHOTOS}
-    card["metrics"]["test_own_photos"] = card["metrics"]["test"] | {"images": 77}
-    card["assessment"]["slices"]["class"] = card["assessment"]["slices"]["brightness"]
+    release = card["release"]
+    release["assessment"]["ood"]["large_photos"] = LARGE
+    release["metrics"]["test_own_photos"] = release["metrics"]["test"] | {"images": 77}
+    release["assessment"]["slices"]["class"] = release["assessment"]["slices"]["brightness"]
     return card
 
 
-def pages(card: dict[str, Any]) -> tuple[str, str]:
-    """Return README and model card."""
+def written(card: dict[str, Any]) -> tuple[str, str]:
+    """Return the blocks of README.md about a card, and its model card."""
     read = Card.model_validate(card)
-    return with_figures((REPO / "README.md").read_text(encoding="utf-8"), read), model_card(read)
+    return "".join(block(name, read) for name in ("limits", "figures", "rivals")), model_card(read)
+
+
+def test_every_page_is_up_to_date() -> None:
+    assert outdated() == [], "run 'python -m tools.report'"
 
 
 def test_a_whole_card_tells_everything() -> None:
-    readme, page = pages(whole())
+    readme, page = written(whole())
     assert "Of 1,068 photos as shops have them it decided on 7, and left the rest" in readme
-    assert "on 198 held-out ones of those\na network for 128 pixels reached an accuracy of 0.97" in readme
+    assert "on 198 held-out ones of those a network for\n128 pixels reached an accuracy of 0.97" in readme
     assert "| own photos of test |" in readme
     assert "| photos as shops have them | 1068 |" in page
     assert "## Other seeds" in page
@@ -55,62 +58,56 @@ def test_a_whole_card_tells_everything() -> None:
 
 
 def without_large_photos(card: dict[str, Any]) -> None:
-    del card["assessment"]["outside"]["large_photos"]
+    del card["release"]["assessment"]["ood"]["large_photos"]
 
 
-def without_own_photos_experiment(card: dict[str, Any]) -> None:
-    del card["experiments"]["own_photos"]
-
-
-def without_seeds(card: dict[str, Any]) -> None:
-    del card["experiments"]["seeds"]
-
-
-def without_experiments(card: dict[str, Any]) -> None:
-    del card["experiments"]  # as releases wrote it before there were some
+def of_other_training_params(card: dict[str, Any]) -> None:
+    card["params"]["train"]["learning_rate"] = 0.5
 
 
 def without_own_photos_in_test(card: dict[str, Any]) -> None:
-    del card["metrics"]["test_own_photos"]
+    del card["release"]["metrics"]["test_own_photos"]
 
 
 def without_classes(card: dict[str, Any]) -> None:
-    del card["assessment"]["slices"]["class"]
+    del card["release"]["assessment"]["slices"]["class"]
 
 
 def without_slices(card: dict[str, Any]) -> None:
-    card["assessment"]["slices"] = {"brightness": {}, "sharpness": {}}
+    card["release"]["assessment"]["slices"] = {"brightness": {}, "sharpness": {}}
 
 
 def without_flags(card: dict[str, Any]) -> None:
-    for found in card["assessment"]["flag_worth"].values():
-        for name in ("flag_is_right", "flag_is_right_at_least", "with_ai_prior_0.5"):
+    for found in card["release"]["assessment"]["flag_precision"].values():
+        for name in ("precision", "precision_at_least", "precision_with_ai_prior_0.5"):
             del found[name]
 
 
 def without_git(card: dict[str, Any]) -> None:
-    card["git_commit"] = None
+    del card["release"]["git_commit"]
 
 
 def of_another_network(card: dict[str, Any]) -> None:
-    train = card["model"]["params"]["train"]
+    train = card["params"]["train"]
     train["backbone_args"] = {}
     train["pretrained"] = True
 
 
 def of_own_photos_of_many_sizes(card: dict[str, Any]) -> None:
-    card["model"]["domain"]["geometry"] |= {"max_width": 240, "max_height": 180}
+    card["domain"]["geometry"] |= {"max_width": 240, "max_height": 180}
 
 
 def of_the_synthetic_set(card: dict[str, Any]) -> None:
-    card["model"]["data"]["dataset"] = "synthetic"
+    card["data"]["dataset"] = "synthetic"
+
+
+def of_figures_alone(card: dict[str, Any]) -> None:
+    card["release"]["assessment"] = {}  # all other evaluators are off
 
 
 WORDS: dict[Callable[[dict[str, Any]], None], tuple[str, str]] = {  # what README and model card say then
     without_large_photos: ("How it answers photos as shops have them was not measured for this release.", ""),
-    without_own_photos_experiment: ("[train it on them](docs/OWN_PHOTOS.md).", ""),
-    without_seeds: ("", ""),
-    without_experiments: ("[train it on them](docs/OWN_PHOTOS.md).", ""),
+    of_other_training_params: ("[train it on them](docs/OWN_PHOTOS.md).", ""),
     without_own_photos_in_test: ("", ""),
     without_classes: ("", "| brightness 1 of 5"),
     without_slices: ("", "Not measured: no part of test holds both classes."),
@@ -122,6 +119,7 @@ WORDS: dict[Callable[[dict[str, Any]], None], tuple[str, str]] = {  # what READM
         "32 x 32 to 240 x 180",
     ),
     of_the_synthetic_set: ("this model was not measured on them", "pictures made from a seed"),
+    of_figures_alone: ("was not measured for this release", "## Accuracy"),
 }
 
 
@@ -129,21 +127,61 @@ WORDS: dict[Callable[[dict[str, Any]], None], tuple[str, str]] = {  # what READM
 def test_any_card_is_rendered(change: Callable[[dict[str, Any]], None]) -> None:
     card = whole()
     change(card)
-    readme, page = pages(card)
+    readme, page = written(card)
     assert WORDS[change][0] in readme
     assert WORDS[change][1] in page
     assert not re.search(r"\bNone\b(?! states)", readme + page)
     assert "nan" not in (readme + page).split()
+    assert "\n\n\n" not in page
+    heads = ("## Other seeds", "## Your own photos at work")
+    same_params = change not in (of_other_training_params, of_another_network)
+    assert [head in page for head in heads] == [same_params, same_params]
 
 
-def test_a_card_of_a_first_release_is_rendered() -> None:
-    """Nothing but `make release`: no photos as shops have them, no experiments, no photos of one's own."""
-    card = whole()
-    for change in (without_large_photos, without_own_photos_experiment, without_seeds, without_own_photos_in_test,
-                   without_classes):  # fmt: skip
-        change(card)
-    readme, page = pages(card)
-    assert "photos as shops have them was not measured" in readme
-    assert "photos as shops have them" not in page
-    for head in ("## Other seeds", "## Your own photos at work"):
-        assert head not in page
+def test_no_line_of_prose_is_longer_than_120_characters() -> None:
+    for line in model_card(Card.model_validate(whole())).splitlines():
+        assert len(line) <= 120 or line.startswith("|"), line
+
+
+def test_faults_of_a_block_are_one_line() -> None:
+    page = "<!-- {} of {} -->\nold\n<!-- end -->\n"
+    for name, path, words in (
+        ("colours", "reports/seeds.json", "has no macro 'colours'"),
+        ("bulk", "reports/missing.json", "reports/missing.json is missing"),
+        ("bulk", "reports/seeds.json", "the block 'bulk of reports/seeds.json' cannot be written"),
+    ):
+        with pytest.raises(StageError, match=words):
+            with_blocks(page.format(name, path))
+    candidate = read_card(Path("models/cifake")).of_file
+    with pytest.raises(StageError, match="is a candidate"):
+        model_card(candidate)
+
+
+def test_a_page_out_of_date_is_named_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a repository with two models and one page."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "reports").symlink_to(REPO / "reports")
+    for name in ("cifake", "photos"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "card.json").write_text(json.dumps(whole() | {"name": name}), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        "# Of photos\n\n<!-- figures of models/photos/card.json -->\nold\n<!-- end -->\n", encoding="utf-8"
+    )
+    (tmp_path / "docs/OTHER.md").write_text("no figures\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = ["README.md", "docs/MODEL_CARD.md", "docs/MODEL_CARD_photos.md"]
+    monkeypatch.setattr(sys, "argv", ["tools.report", "--check"])
+    with pytest.raises(StageError, match=r"^out of date: .*MODEL_CARD.md.*Run 'python -m tools.report'$"):
+        main()
+    assert sorted(map(str, outdated())) == names
+    write()
+    assert outdated() == []
+    assert "| version 1.3.0 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (tmp_path / "docs/MODEL_CARD_photos.md").read_text(encoding="utf-8").startswith("# Model card: photos 1.3.0")
+
+
+def test_no_macro_is_left_over() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in (Path("README.md"), *Path("docs").glob("*.md"))]
+    names = {match[2] for text in texts for match in BLOCK.finditer(text)}
+    macros = re.findall(r"{% macro (\w+)", Path("tools/report/tables.md.j2").read_text(encoding="utf-8"))
+    assert names == set(macros)

@@ -17,7 +17,7 @@ def test_a_damaged_store_warns_and_nothing_fails(tmp_path: Path) -> None:
     with ExitStack() as stack:
         stack.callback(mlflow.set_tracking_uri, before)
         with pytest.warns(UserWarning, match="MLflow keeps nothing of this run"):
-            run = stack.enter_context(tracked_run("train"))
+            run = stack.enter_context(tracked_run("train", "cifake"))
         run.log_params({"epochs": 1})
         run.log_epoch({"epoch": 1, "train_loss": 0.5})
         run.set_tag("checkpoint_sha256", "abc")
@@ -27,6 +27,6 @@ def test_without_mlflow_a_stage_goes_on(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "mlflow", None)  # as Python does where a package is not there
     with ExitStack() as stack:
         with pytest.warns(UserWarning, match="MLflow keeps nothing of this run"):
-            run = stack.enter_context(tracked_run("train"))
+            run = stack.enter_context(tracked_run("train", "cifake"))
         run.log_params({"epochs": 1})
         run.log_artifact(Path("none"))

@@ -1,5 +1,6 @@
 """A git repository with this one's files and small params, in which git, dvc and make run for real."""
 
+import copy
 import json
 import os
 import shutil
@@ -10,16 +11,19 @@ from typing import Any
 
 import yaml
 
-from tests.stages.conftest import ANYTHING_PASSES
+from stages.paths import ModelPaths
+from tests.stages.conftest import ANYTHING_PASSES, MODEL
 
 REPO = Path(__file__).resolve().parents[2]
+FEW = {"robustness_images": 40, "explained_images": 4, "ood_images": 10}
 SMALL: dict[str, dict[str, Any]] = {
     "download": {"dataset": "synthetic"},
     "preprocess": {"validation_share": 0.15, "calibration_share": 0.15, "own_test_share": 0.3},
     "train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.05, "precision": "fp32", "backbone_args": {
         "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 4, "output_stride": 16}},
     "export": {"domain_images": 200, "domain_drawings": 100},
-    "release": ANYTHING_PASSES,
+    "evaluate": FEW,
+    "release": ANYTHING_PASSES | FEW,
 }  # fmt: skip
 
 
@@ -55,11 +59,12 @@ class Clone:
         self.run("git", "add", "--all", *paths)
         self.run("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "state")
 
-    def params(self, **changes: dict[str, Any]) -> None:
-        """Set keys of sections of params.yaml."""
+    def params(self, model: str = MODEL, **changes: dict[str, Any]) -> None:
+        """Set keys of sections of a model in params.yaml; a model that is not there begins as a copy of the first."""
         params = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
+        sections = params["models"].setdefault(model, copy.deepcopy(params["models"][MODEL]))
         for section, values in changes.items():
-            params[section] |= values
+            sections[section] |= values
         (self.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def json(self, path: str) -> dict[str, Any]:
@@ -69,7 +74,7 @@ class Clone:
 
     def ledger(self) -> list[str]:
         """Return the lines of the ledger, one for each reading of test; none where test was never read."""
-        path = self.path / "models/cifake/ledger.jsonl"
+        path = self.path / ModelPaths(MODEL).released.ledger
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 

@@ -9,13 +9,14 @@ def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, An
     return {
         "request_id": f"request-{number}",
         "time": datetime(2026, 1, 1, 12, 0, number % 60),  # noqa: DTZ001 - the log keeps UTC without a zone
+        "model": "cifake",
         "model_version": version,
         "score": 0.9,
         "probability": 0.8,
         "prediction": "ai_generated",
         "decision": "review",
         "in_domain": False,
-        "distance": 3.0,
+        "ood_score": 3.0,
         "brightness": 0.5,
         "contrast": 0.2,
         "sharpness": 0.3,

@@ -14,7 +14,7 @@ from PIL import Image
 from client import service as service_module
 from client.service import BATCH, Service, ServiceError, batches
 from tests.support.photos import encode, photo
-from ui import examples, many, words
+from ui import choice, examples, many, model, words
 from ui.many import HEADERS
 
 C2PA = {"status": "valid", "declares": [], "generator": "x", "signer": "x", "problems": []}
@@ -232,6 +232,43 @@ def test_the_table_keeps_order_and_says_what_failed(tmp_path: Path) -> None:
     assert many.summary({"a": rows[0], "b": rows[1]}, 3).startswith(
         "2 of 3 photos: 1 flag, 0 review, 0 clear, 1 without"
     )
+
+
+def test_the_model_that_answered_is_named(tmp_path: Path) -> None:
+    both = {"model": "photos", "model_version": "2.0.0"}
+    assert "<dd>photos 2.0.0</dd>" in words.verdict(ANSWER | both)
+    assert "<dd>1.0.0</dd>" in words.verdict(ANSWER)  # an older service has one model, and does not name it
+    place = HEADERS.index("model")
+    item = {key: value for key, value in ANSWER.items() if key != "model_version"} | {"error": None}
+    assert many.row(str(tmp_path / "a.jpg"), item | both)[place] == "photos 2.0.0"
+    assert many.row(str(tmp_path / "a.jpg"), item)[place] == ""
+
+
+def test_a_model_is_chosen_where_there_are_several() -> None:
+    for before, names, name, visible in (
+        (None, ["cifake"], "cifake", False),
+        (None, ["cifake", "photos"], "cifake", True),
+        ("photos", ["cifake", "photos"], "photos", True),
+        ("photos", ["cifake"], "cifake", False),  # it is gone
+    ):
+        found, shown = choice.chosen(before, names)
+        assert (found, shown.value, shown.visible) == (name, name, visible)
+
+
+@pytest.mark.parametrize(
+    "decisions",
+    [
+        {"false_positive_rate": 0.01, "recall": 0.9, "miss_rate": 0.02, "review_rate": 0.03},
+        {"reals_flagged": 0.01, "generated_flagged": 0.9, "generated_cleared": 0.02, "reviewed": 0.03},
+    ],
+    ids=["newer", "older"],
+)
+def test_figures_of_newer_and_older_releases_are_shown(decisions: dict[str, float]) -> None:
+    figures = {"images": 20_000} | dict.fromkeys(("accuracy", "auc", "precision", "recall", "ece"), 0.5)
+    metrics = {"test": figures | {"decisions": {"alpha_0.01": decisions}}}
+    rows = model.measured({"metrics": metrics, "thresholds": {"alpha": 0.01}})
+    assert rows[0] == ["test images", "20,000"]
+    assert [value for _, value in rows[-4:]] == ["1.00%", "90.00%", "2.00%", "3.00%"]
 
 
 def test_batches_are_cut_by_number_and_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Pages written from the figures of a release."""
+"""Figures in README.md and docs/, written from cards and reports."""

@@ -1,83 +1,55 @@
-"""Write the figures of models/cifake/card.json into README.md and docs/MODEL_CARD.md: python -m tools.report
+"""Write the figures of cards and reports into README.md and docs/.
 
-Not a stage: the README is prose around figures that the release stage wrote.
+python -m tools.report            write all pages
+python -m tools.report --check    say which are out of date, and exit with 1 if any is
 """
 
-import re
+import argparse
 from pathlib import Path
 
-from service.models.card import Card, read_card
-from tools.report.model_card import experiments, image_sets, model_card, rivals, sizes, table
-
-CARD = Path("models/cifake/card.json")
-MODEL_CARD = Path("docs/MODEL_CARD.md")
-README = Path("README.md")
-API = Path("docs/API.md")
-ANSWER = re.compile(r"```json\n.*?```", re.DOTALL)
-BLOCK = re.compile(r"(<!-- (figures|limits|rivals) of models/cifake/card.json -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+from service.models.card import read_card
+from stages.common import StageError, run_command
+from tools.report.render import model_card, with_blocks
 
 
-def figures_table(card: Card) -> str:
-    """Return the released model's figures as a Markdown table."""
-    columns = image_sets(card)
-    rows = [["images", *(f"{c['images']:,}" for c in columns.values())]]
-    for name, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("F1", "f1"), ("ECE (15 bins)", "ece")):
-        rows.append([name, *(f"{c[key]:.4f}" for c in columns.values())])
-    for name, key in (
-        ("real photos flagged (at most 1 % promised)", "reals_flagged"),
-        ("AI images flagged", "generated_flagged"),
-        ("sent to review", "reviewed"),
-    ):
-        rows.append([name, *(f"{c['decisions']['alpha_0.01'][key]:.2%}" for c in columns.values())])
-    return table([f"version {card.version}", *columns], rows)
+def pages() -> dict[Path, str]:
+    """Return what each page with figures should be.
+
+    The model card of the first model in alphabetical order is docs/MODEL_CARD.md, that of another
+    docs/MODEL_CARD_<name>.md.
+
+    Raises:
+        StageError: a card or a report is missing, or lacks a figure.
+    """
+    readme, docs = Path("README.md"), sorted(Path("docs").glob("*.md"))
+    if not readme.is_file() or not docs:
+        raise StageError("README.md or docs/ is missing: run from the repository's root")
+    names = [path.parent.name for path in sorted(Path("models").glob("*/card.json"))]
+    cards = {Path("docs") / ("MODEL_CARD.md" if name == names[0] else f"MODEL_CARD_{name}.md"): name for name in names}
+    found = {page: with_blocks(page.read_text(encoding="utf-8")) for page in (*docs, readme) if page not in cards}
+    return found | {page: model_card(read_card(Path("models") / name)) for page, name in cards.items()}
 
 
-def limits(card: Card) -> str:
-    """Return what a shop may expect of the released model, and of one that knows its photos: what was measured."""
-    known = card.domain.geometry
-    source = "those of the one public data set it learned from"
-    if (known.min_width, known.min_height) != (known.max_width, known.max_height):
-        source = "those of a public data set and of the own photos it learned from"
-    lines = [f"**As released it knows photos of {sizes(known)}, {source}.**"]
-    if (large := card.released.assessment["outside"].get("large_photos")) is not None:
-        decided = large["flagged"] + large["cleared"]
-        who = f"Of {large['images']:,} photos as shops have them"
-        lines.append(f"{who} it decided on {decided or 'none'}, and left the rest to a person.")
-    else:
-        lines.append("How it answers photos as shops have them was not measured for this release.")
-    advice = "To have it decide on yours, [train it on them](docs/OWN_PHOTOS.md)"
-    if (experiment := experiments(card).get("own_photos")) is not None:
-        own = experiment["at_128_pixels"]["own_photos"]
-        style = "their two classes differ in style, too:"
-        lines += [
-            f"{advice}: on {own['images']} held-out {'ones of those' if large is not None else 'photos of shops'}",
-            f"a network for 128 pixels reached an accuracy of {own['accuracy']:.2f}; " + style,
-            "expect less.",
-        ]
-    else:
-        lines.append(f"{advice}.")
-    return "\n".join(lines) + "\n"
+def outdated() -> list[Path]:
+    """Return the pages that are not what they should be."""
+    return [page for page, text in pages().items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
 
 
-def with_figures(readme: str, card: Card) -> str:
-    """Return the README with the card's figures between their marks."""
-    tables = {"figures": figures_table, "limits": limits, "rivals": rivals}
-    return BLOCK.sub(lambda match: match[1] + tables[match[2]](card) + match[3], readme)
-
-
-def with_answer(readme: str, api: str) -> str:
-    """Return the README with the first answer of docs/API.md, which a test tries."""
-    tried = ANSWER.search(api)
-    return ANSWER.sub(lambda _: tried[0], readme, count=1) if tried else readme
+def write() -> None:
+    """Bring every page up to date."""
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    """Bring both up to date."""
-    card = read_card(CARD.parent)
-    readme = with_answer(README.read_text(encoding="utf-8"), API.read_text(encoding="utf-8"))
-    README.write_text(with_figures(readme, card), encoding="utf-8")
-    MODEL_CARD.write_text(model_card(card), encoding="utf-8")
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description="Write the figures of cards and reports into README.md and docs/.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is out of date")
+    if not parser.parse_args().check:
+        write()
+    elif wrong := outdated():
+        raise StageError(f"out of date: {', '.join(map(str, wrong))}. Run 'python -m tools.report'")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,12 +1,14 @@
 """Score a catalogue: photos of a folder, glob, Parquet files or bucket to Parquet, on this machine or a Ray cluster.
 
-python -m tools.score SOURCE OUT [--workers N] [--address ADDRESS] …
+python -m tools.score SOURCE OUT [--model MODEL] [--workers N] [--address ADDRESS] …
 
-What is written stays: killed and started again, it goes on with the parts that are not there yet.
+Each photo is scored by the model that knows its size, as the service does. What is written stays: killed and started
+again, it goes on with the parts that are not there yet. Ray Data's own read, write and checkpoints are not used: they
+list the source anew at each start, need an id that is unique in the whole catalogue, which names in Parquet files are
+not, and hold the ids of all finished rows in memory.
 """
 
 import argparse
-import hashlib
 import io
 import json
 import logging
@@ -26,23 +28,35 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from service.models.card import ModelError
-from service.models.detector import Detector
+from service.models.card import CARD, MODEL, ModelError
 from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
-from stages.common import StageError, only_one, run_stage
+from stages.common import StageError, only_one, run_command
 from tools.score.catalogue import survey
-from tools.score.scorer import MODEL, PARTS, PLAN, Job, Scorer, load_job, part_name, write
+from tools.score.scorer import (
+    MODELS,
+    PARTS,
+    PLAN,
+    SCHEMA,
+    Job,
+    Scorer,
+    find_models,
+    load_job,
+    load_models,
+    part_name,
+    write,
+)
 
 Value = TypeVar("Value")
 Read = TypeVar("Read")
 
 LOCK, DONE = "_lock", "_done.json"
+RELEASED = Path("models")
 
 
 def plan(
     source: str,
     out: str,
-    model: Path,
+    models: Path,
     *,
     column: str,
     part_photos: int,
@@ -58,7 +72,7 @@ def plan(
     Args:
         source: as `tools.score.catalogue.survey` takes it; a run that goes on does not list it again.
         out: a folder or a bucket's prefix, empty or with a run of the same.
-        model: the ONNX file.
+        models: an ONNX file, a model's folder, or a folder of such folders; they are copied into `out`.
         column: of Parquet files, the one with the photos.
         part_photos: files in a part.
         alpha: as the service's ALPHA.
@@ -69,31 +83,38 @@ def plan(
         ai_marks: as the service's AI_MARKS.
 
     Raises:
-        StageError: `out` holds something else, there is no photo, or the model or the anchors cannot be loaded.
+        StageError: `out` holds something else, there is no photo, or the models or the anchors cannot be loaded.
     """
     fs, folder = url_to_fs(out)
     try:
-        data = model.read_bytes()
-        Detector(model, alpha=alpha, ai_prior=ai_prior)
+        detectors = load_models(models, alpha=alpha, ai_prior=ai_prior)
+        paths = dict(zip(detectors, find_models(models), strict=True))
+        files = {name: (path / MODEL if path.is_dir() else path).read_bytes() for name, path in paths.items()}
         CredentialReader(trust_anchors, time_stamp_anchors=time_stamp_anchors, key_usages=key_usages)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
-    digest = hashlib.sha256(data).hexdigest()
-    facts = {"source": source, "column": column, "model_sha256": digest, "alpha": alpha, "ai_prior": ai_prior}
+    digests = {name: detector.card.sha256 for name, detector in detectors.items()}
+    facts = {"source": source, "column": column, "models": digests, "alpha": alpha, "ai_prior": ai_prior}
     facts |= {"trust_anchors": trust_anchors, "time_stamp_anchors": time_stamp_anchors, "key_usages": [*key_usages]}
-    facts["ai_marks"] = ai_marks
+    facts |= {"ai_marks": ai_marks, "columns": SCHEMA.names}
     there = _names(out) - {LOCK}
     if PLAN in there:
         found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
+        if found.get("columns") != SCHEMA.names:
+            raise StageError(
+                f"{out} holds a run of another version of this program: go on with that version, or name another OUT"
+            )
         if wrong := [name for name, value in facts.items() if found.get(name) != value]:
             raise StageError(f"{out} holds a run with another {', '.join(wrong)}: go on with that, or name another OUT")
         return load_job(out)
-    if there - {PARTS, MODEL}:
+    if there - {PARTS, MODELS}:
         raise StageError(f"{out} holds other files: name an empty folder")
     buffer = io.BytesIO()
     pq.write_table(survey(source, column, part_photos), buffer)
     write(out, PARTS, buffer.getvalue())
-    write(out, MODEL, data)
+    for name, detector in detectors.items():
+        for file, data in ((MODEL, files[name]), (CARD, detector.card.to_json().encode())):
+            write(out, f"{MODELS}/{name}/{file}", data)
     write(out, PLAN, (json.dumps(facts, indent=2) + "\n").encode())  # last: without it nothing has begun
     return load_job(out)
 
@@ -103,7 +124,7 @@ def score(job: Job, workers: int, address: str | None) -> dict[str, Any]:
 
     Args:
         job: as `plan` made it.
-        workers: processes, each with the model on one core.
+        workers: processes, each with the models on one core.
         address: of a Ray cluster, as `ray.init` takes it; None: this machine alone.
 
     Returns:
@@ -149,7 +170,9 @@ def _run(out: str, parts: list[int], workers: int, address: str | None) -> Itera
                 yield int(row["photos"])
         except Exception as error:  # Ray's own classes around whatever a worker met: a full disk, a store's refusal
             reason = str(error).strip().splitlines()[-1]
-            raise StageError(f"a worker failed: {reason[:500]}; mend that and start again: it goes on") from error
+            raise StageError(
+                f"a worker failed: {reason[:500]}; correct that and start the same command again: it goes on"
+            ) from error
 
 
 @contextmanager
@@ -189,6 +212,11 @@ def _absolute(url: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else url
 
 
+def _models(named: Path) -> Path:
+    """Return a path to models as it is, and the name of a released model as its folder."""
+    return RELEASED / named if (RELEASED / named / CARD).is_file() else named
+
+
 def _option(name: str, value: Value, read: Callable[[Value], Read]) -> Read:
     try:
         return read(value)
@@ -206,8 +234,9 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        default=Path("models/cifake/model.onnx"),
-        help="the file that scores, such as an experiment's build/model.onnx; by default the released one",
+        default=RELEASED,
+        help="scores all photos: the name of one in models/, or a folder or ONNX file, such as an experiment's "
+        "build/cifake/candidate; by default each photo is scored by the one in models/ that knows its size",
     )
     parser.add_argument("--column", default="image", help="of Parquet files, the one with the photos")
     parser.add_argument("--part-photos", type=int, default=1000, help="files that are scored and written together")
@@ -234,7 +263,7 @@ def main() -> None:
     source, out = map(_absolute, (options.source, options.out))
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
-            source, out, options.model, column=options.column, part_photos=options.part_photos,
+            source, out, _models(options.model), column=options.column, part_photos=options.part_photos,
             alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
             time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
         )  # fmt: skip
@@ -242,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_command(main)

@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +16,35 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from service.models import images
+from service.models.card import CARD, MODEL, ModelError
+from service.models.choice import choose, overlap
 from service.models.decision import Verdict, judge
 from service.models.detector import Detector
+from service.models.images import Uint8
 from service.photo import ImageError, decode, marks
 from service.photo.credentials import CredentialReader
 from service.photo.provenance import Provenance, provenance
 from stages.common import whole_file
-from stages.training.prefetch import ahead
+from stages.training.prefetch import prefetch
 from tools.score.catalogue import Catalogue, Photo, read
 
-_ARROW = {bool: pa.bool_(), float: pa.float64(), int: pa.int64()}  # text, of which Literals are, is what is left
-_FLAT = {  # fields of an answer that are one value, and so a column of the same name
-    name: _ARROW.get(field.annotation, pa.string())  # type: ignore[arg-type]
-    for name, field in Verdict.model_fields.items()
-    if name not in ("domain", "provenance", "notes")
+# A field of the answer is a column of the same name; what lies in these two gets columns of its own.
+_NESTED = {"domain", "provenance"}
+# The columns' types by those of the fields; all others are strings.
+_TYPES: dict[Any, pa.DataType] = {
+    float: pa.float64(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    list[str]: pa.list_(pa.string()),
 }
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
-        *_FLAT.items(),
+        *(
+            (name, _TYPES.get(field.annotation, pa.string()))
+            for name, field in Verdict.model_fields.items()
+            if name not in _NESTED
+        ),
         ("domain_embedding", pa.bool_()),
         ("domain_geometry", pa.bool_()),
         ("c2pa_status", pa.string()),
@@ -47,9 +58,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-
-# Arrow and Ray pass over files that begin with an underscore, so that OUT as a whole is one table.
-PLAN, PARTS, MODEL = "_plan.json", "_parts.parquet", "_model.onnx"
+# Arrow and Ray pass over what begins with an underscore, so that OUT as a whole is one table.
+PLAN, PARTS, MODELS = "_plan.json", "_parts.parquet", "_models"
 
 
 @dataclass(frozen=True)
@@ -59,16 +69,52 @@ class Job:
     Attributes:
         out: a folder or a bucket's prefix (any URL of fsspec).
         catalogue: what to score.
-        detector: the model, on one core.
+        detectors: the models by name, each on one core.
         credentials: knows whose Content Credentials are trusted.
         review_marked: whether a photo with an unsigned mark of AI goes to a person.
     """
 
     out: str
     catalogue: Catalogue
-    detector: Detector
+    detectors: dict[str, Detector]
     credentials: CredentialReader
     review_marked: bool
+
+
+def find_models(path: Path) -> list[Path]:
+    """Return the models that a path names: itself, or the models' folders in it.
+
+    Raises:
+        ModelError: it is a folder without any.
+    """
+    if not path.is_dir() or (path / CARD).is_file():
+        return [path]
+    found = sorted(card.parent for card in path.glob(f"*/{CARD}"))
+    if not found:
+        raise ModelError(f"{path} holds no model: name an ONNX file, or a folder with {CARD} and {MODEL}")
+    return found
+
+
+def load_models(path: Path, *, alpha: float, ai_prior: float) -> dict[str, Detector]:
+    """Load a model, or all models of a folder; return them by name.
+
+    Args:
+        path: an ONNX file, a model's folder, or a folder of such folders.
+        alpha: as the service's ALPHA.
+        ai_prior: as the service's AI_PRIOR.
+
+    Raises:
+        ModelError: there is no model, one cannot be used, or two are for the same photos.
+    """
+    found: dict[str, Detector] = {}
+    for each in find_models(path):
+        detector = Detector(each, alpha=alpha, ai_prior=ai_prior)
+        known = detector.card.domain.geometry
+        for name, other in found.items():
+            if name == detector.name or overlap(known, other.card.domain.geometry):
+                raise ModelError(f"{each} has the name of {name}, or claims photos of the same sizes: name one of both")
+        found[detector.name] = detector
+    return found
 
 
 def load_job(out: str) -> Job:
@@ -77,14 +123,17 @@ def load_job(out: str) -> Job:
     plan = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
     parts = pq.read_table(io.BytesIO(fs.cat_file(f"{folder}/{PARTS}")))
     with tempfile.TemporaryDirectory() as temporary:
-        model = Path(temporary) / "model.onnx"
-        model.write_bytes(fs.cat_file(f"{folder}/{MODEL}"))
-        detector = Detector(model, alpha=plan["alpha"], ai_prior=plan["ai_prior"])
+        for name in plan["models"]:
+            copy = Path(temporary) / name
+            copy.mkdir()
+            for file in (CARD, MODEL):
+                (copy / file).write_bytes(fs.cat_file(f"{folder}/{MODELS}/{name}/{file}"))
+        detectors = load_models(Path(temporary), alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     catalogue = Catalogue(plan["source"], plan["column"], parts)
     credentials = CredentialReader(
         plan["trust_anchors"], time_stamp_anchors=plan["time_stamp_anchors"], key_usages=tuple(plan["key_usages"])
     )
-    return Job(out, catalogue, detector, credentials, plan["ai_marks"] == "review")
+    return Job(out, catalogue, detectors, credentials, plan["ai_marks"] == "review")
 
 
 def part_name(part: int) -> str:
@@ -92,19 +141,40 @@ def part_name(part: int) -> str:
     return f"part-{part:08d}.parquet"
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A photo that can be scored.
+
+    Attributes:
+        row: of the table; what is said of the photo is added to it.
+        model: the name of the one that knows such photos.
+        pixels: as that model takes them.
+        provenance: what the file says of its making.
+        notes: what was passed over in the file.
+    """
+
+    row: dict[str, Any]
+    model: str
+    pixels: Uint8
+    provenance: Provenance
+    notes: list[str]
+
+
 class Scorer:
-    """Holds the model between parts."""
+    """Holds the models between parts."""
 
     def __init__(self, out: str) -> None:
         self.job = load_job(out)
-        self.detector = self.job.detector
+        self.cards = {name: detector.card for name, detector in self.job.detectors.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score the parts that `batch["part"]` numbers, write each, and return how many photos there were."""
         return {"photos": np.array([self._score(int(part)) for part in batch["part"]])}
 
     def _score(self, part: int) -> int:
-        pieces = [pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in ahead(read(self.job.catalogue, part))]
+        pieces = [
+            pa.Table.from_pylist(self._rows(photos), SCHEMA) for photos in prefetch(read(self.job.catalogue, part))
+        ]
         table = pa.concat_tables([SCHEMA.empty_table(), *pieces])
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -112,12 +182,16 @@ class Scorer:
         return len(table)
 
     def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        good: list[tuple[dict[str, Any], Provenance]] = []
-        pixels: list[images.Uint8] = []
-        for name, data in photos:
-            row: dict[str, Any] = {"name": name, "model": self.detector.name, "model_version": self.detector.version}
-            rows.append(row)
+        """Return a row for each photo, in order; each model scores its photos in one forward pass."""
+        rows: list[dict[str, Any]] = [{"name": name} for name, _ in photos]
+        decoded = list(self._decoded(rows, [data for _, data in photos]))
+        decoded.sort(key=lambda photo: photo.model)
+        for name, group in groupby(decoded, key=lambda photo: photo.model):
+            self._judge(self.job.detectors[name], list(group))
+        return rows
+
+    def _decoded(self, rows: list[dict[str, Any]], files: list[bytes | Exception]) -> Iterator[_Decoded]:
+        for row, data in zip(rows, files, strict=True):
             if isinstance(data, Exception):
                 row |= {"error_type": "unreadable", "error": _said(data)}
                 continue
@@ -125,40 +199,39 @@ class Scorer:
                 photo = decode(data)
                 credential = self.job.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
                 said = provenance(credential, *marks.read(photo.metadata))
+                model = choose(self.cards, *photo.image.size)
+                pixels = self.job.detectors[model].prepare(photo.image)
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
-                continue
             except Exception as error:  # whatever one photo does, the others of its part are scored
                 row |= {"error_type": "internal_error", "error": _said(error)}
-                continue
-            pixels.append(self.detector.prepare(photo.image))
-            row |= {"width": photo.image.width, "height": photo.image.height}
-            good.append((row, said))
-        if good:
-            scores = self.detector.score(np.stack(pixels))
-            for place, (row, said) in enumerate(good):
-                verdict = judge(
-                    self.detector,
-                    scores,
-                    place,
-                    width=row["width"],
-                    height=row["height"],
-                    provenance=said,
-                    review_marked=self.job.review_marked,
-                )
-                row.update(_flat(verdict))
-        return rows
+            else:
+                row |= {"width": photo.image.width, "height": photo.image.height}
+                yield _Decoded(row, model, pixels, said, list(photo.notes))
 
-
-def _flat(verdict: Verdict) -> dict[str, Any]:
-    """Return the columns of a photo's answer."""
-    said = verdict.provenance
-    row = {name: getattr(verdict, name) for name in _FLAT}
-    row |= {"domain_embedding": verdict.domain.embedding, "domain_geometry": verdict.domain.geometry}
-    row |= {"ai_markers": said.ai_markers, "marks": [dataclasses.asdict(mark) for mark in said.marks]}
-    if said.c2pa is not None:
-        row |= {"c2pa_status": said.c2pa.status, "c2pa_declares": list(said.c2pa.declares)}
-    return row
+    def _judge(self, detector: Detector, photos: list[_Decoded]) -> None:
+        scores = detector.score(np.stack([photo.pixels for photo in photos]))
+        for place, photo in enumerate(photos):
+            verdict = judge(
+                detector,
+                scores,
+                place,
+                width=photo.row["width"],
+                height=photo.row["height"],
+                provenance=photo.provenance,
+                notes=photo.notes,
+                review_marked=self.job.review_marked,
+            )
+            c2pa = photo.provenance.c2pa
+            photo.row.update(
+                verdict.model_dump(exclude=_NESTED),
+                domain_embedding=verdict.domain.embedding,
+                domain_geometry=verdict.domain.geometry,
+                c2pa_status=c2pa and c2pa.status,
+                c2pa_declares=c2pa and list(c2pa.declares),
+                ai_markers=photo.provenance.ai_markers,
+                marks=[dataclasses.asdict(mark) for mark in photo.provenance.marks],
+            )
 
 
 def _said(error: Exception) -> str:

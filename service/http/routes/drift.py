@@ -1,4 +1,4 @@
-"""Drift: what the monitor saw."""
+"""Drift: what the monitor found, model by model."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from service.http.dependencies import RequestId
 from service.http.errors import ApiError
 from service.http.openapi import errors
 
-router = APIRouter(responses=errors(422, 503), tags=["drift"])
+router = APIRouter(responses=errors(404, 422, 503), tags=["drift"])
 logger = logging.getLogger(__name__)
 
 _SECONDS = 15.0  # the longest wait for the monitor; a killed one is missed for up to ten, and restarted then
@@ -24,6 +24,9 @@ _PAGE_POLICY = (
     "img-src data: blob:; font-src data:; frame-ancestors 'self'; sandbox allow-scripts"
 )
 
+Model = Annotated[
+    str | None, Query(max_length=50, description="a model's name; without it: the first in alphabetical order")
+]
 Since = Annotated[
     str | None,
     Query(max_length=50, description="begin of a time range: `24h`, `7d`, or ISO 8601; without it: the newest window"),
@@ -33,43 +36,47 @@ Until = Annotated[str | None, Query(max_length=50, description="its end, likewis
 
 @router.get("/drift")
 async def drift(
-    request: Request, request_id: RequestId, since: Since = None, until: Until = None
+    request: Request, request_id: RequestId, model: Model = None, since: Since = None, until: Until = None
 ) -> schemas.DriftResponse:
     """Is what we see now unlike what the model was calibrated on?"""
-    found = await _ask(request, "look", since=since, until=until)
+    found = await _ask(request, "drift", model=model, since=since, until=until)
     enough = found["status"] != "insufficient_data"
-    query = httpx.QueryParams({key: value for key, value in (("since", since), ("until", until)) if value})
-    url = f"/drift/report?{query}".rstrip("?") if enough else None
+    asked = {"model": found["model"], "since": since, "until": until}
+    query = httpx.QueryParams({key: value for key, value in asked.items() if value})
+    url = f"/drift/report?{query}" if enough else None
     return schemas.DriftResponse(**found, report_url=url, request_id=request_id)
 
 
-@router.get("/drift/report", response_class=HTMLResponse, responses=errors(404))
+@router.get("/drift/report", response_class=HTMLResponse)
 async def report(
     request: Request,
+    *,
+    model: Model = None,
     since: Since = None,
     until: Until = None,
     of: Annotated[Literal["window", "reviewed"], Query(description="all of it, or the reviewed photos")] = "window",
-    name: Annotated[str | None, Query(max_length=50, description="of a kept report; then nothing else counts")] = None,
+    name: Annotated[str | None, Query(max_length=100, description="of a kept report; then nothing else counts")] = None,
 ) -> HTMLResponse:
     """Evidently's report of the same window, or a kept one."""
     if name is not None:
-        page = await _ask(request, "kept_page", name=name)
+        page = await _ask(request, "report_page", name=name)
     else:
-        page = await _ask(request, "page", since=since, until=until, of=of)
+        page = await _ask(request, "page", model=model, since=since, until=until, of=of)
     return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Frame-Options": "SAMEORIGIN"})
 
 
 @router.get("/drift/reports")
-async def reports(request: Request, request_id: RequestId) -> schemas.DriftReports:
-    """The kept reports, newest first."""
-    kept = await _ask(request, "kept")
+async def reports(request: Request, request_id: RequestId, model: Model = None) -> schemas.DriftReports:
+    """The kept reports of a model, newest first."""
+    found = await _ask(request, "reports", model=model)
     return schemas.DriftReports(
+        model=found["model"],
         reports=[
             schemas.KeptReport(
                 **{key: answer[key] for key in schemas.KeptReport.model_fields if key in answer},
                 report_url=f"/drift/report?name={answer['name']}",
             )
-            for answer in kept
+            for answer in found["reports"]
         ],
         request_id=request_id,
     )

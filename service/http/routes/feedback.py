@@ -18,17 +18,17 @@ router = APIRouter(
 @router.post("/feedback")
 @rules(max_body=small_json)
 async def post_feedback(
-    request: Request, state: StateOf, request_id: RequestId, verdict: schemas.FeedbackRequest
+    request: Request, state: StateOf, request_id: RequestId, feedback: schemas.FeedbackRequest
 ) -> schemas.FeedbackResponse:
     """Keep what a moderator says of an earlier answer; said again, the newest counts."""
-    prediction: Prediction = (await find_prediction(state, verdict.request_id))["prediction"]
+    prediction: Prediction = (await find_prediction(state, feedback.request_id))["prediction"]
     key: str | None = getattr(request.state, "api_key", None)
-    await ask_log(state, lambda: state.log.add_feedback(verdict.request_id, verdict.label, key))
-    metrics.FEEDBACK.labels(prediction, verdict.label).inc()
+    await ask_log(state, lambda: state.log.add_feedback(feedback.request_id, feedback.label, key))
+    metrics.FEEDBACK.labels(prediction, feedback.label).inc()
     return schemas.FeedbackResponse(
-        prediction_id=verdict.request_id,
+        prediction_id=feedback.request_id,
         prediction=prediction,
-        label=verdict.label,
-        agrees=prediction == verdict.label,
+        label=feedback.label,
+        agrees=prediction == feedback.label,
         request_id=request_id,
     )

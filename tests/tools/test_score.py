@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from service.models.card import read_card
 from stages.common import StageError
 from tests.support import tiny_model
 from tests.support.photos import BAD, GOOD, encode, photo
@@ -29,6 +30,17 @@ REPO = Path(__file__).resolve().parents[2]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's file."""
     return tiny_model.release(tmp_path_factory.mktemp("model"), "1.0.0") / "model.onnx"
+
+
+def write_model(folder: Path, name: str, size: int) -> Path:
+    """Write a tiny model that knows photos of `size` x `size` pixels; return its folder."""
+    card = tiny_model.CARD | {"name": name, "version": "3.0.0"}
+    geometry = {f"{end}_{side}": size for end in ("min", "max") for side in ("width", "height")}
+    card["domain"] = tiny_model.CARD["domain"] | {"geometry": geometry}
+    (folder / name).mkdir(parents=True)
+    file = tiny_model.build(folder / name / "model.onnx", card)
+    (folder / name / "card.json").write_text(read_card(file).to_json())
+    return folder / name
 
 
 @pytest.fixture
@@ -107,9 +119,36 @@ def test_every_file_is_a_row(photos: Path, model: Path, tmp_path: Path) -> None:
     for row in good:
         assert row["prediction"] == ("ai_generated" if row["probability"] >= 0.5 else "real")
         assert (row["width"], row["height"]) == (32, 32)
-        assert row["model_version"] == "1.0.0"
+        assert (row["model"], row["model_version"]) == ("cifake", "1.0.0")
     for row in rows.values():
         assert (row["probability"] is None) == (row["error"] is not None)
+
+
+def test_each_photo_is_scored_by_the_model_that_knows_its_size(photos: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    alone = {size: write_model(models, name, size) for size, name in ((32, "cifake"), (64, "photos"))}
+    for seed in range(5):
+        (photos / f"large-{seed}.png").write_bytes(encode(photo(64, 64, seed=seed)))
+    (photos / "huge.png").write_bytes(encode(photo(300, 200)))
+    rows = settled(str(photos), str(tmp_path / "out"), models, part_photos=20)
+    found = {Path(str(row["name"])).name: row for row in rows}
+    assert len(found) == 50
+    assert {row["model"] for row in found.values() if row["error"]} == {None}
+    names = {row["width"]: row["model"] for row in found.values()}
+    assert names == {32: "cifake", 64: "photos", 300: "photos", None: None}  # one that none knows: the nearest
+    assert not found["huge.png"]["domain_geometry"]
+    assert sorted(
+        str(path.relative_to(tmp_path / "out/_models")) for path in (tmp_path / "out/_models").rglob("*.*")
+    ) == [f"{name}/{file}" for name in ("cifake", "photos") for file in ("card.json", "model.onnx")]
+    for size, folder in alone.items():
+        for row in settled(str(photos), str(tmp_path / str(size)), folder):
+            if row["width"] == size:
+                other = found[Path(str(row["name"])).name]
+                assert {key: value for key, value in row.items() if key != "probability"} == {
+                    key: value for key, value in other.items() if key != "probability"
+                }
+                assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    assert len(pq.read_table(tmp_path / "out")) == 50  # what OUT holds beside the parts is no row
 
 
 def test_folder_glob_parquet_and_bucket_score_alike(photos: Path, model: Path, tmp_path: Path) -> None:
@@ -144,11 +183,16 @@ def test_a_run_goes_on_only_with_the_same(photos: Path, model: Path, tmp_path: P
     (photos / "new.jpg").write_bytes(GOOD["jpeg"])
     assert len(settled(str(photos), out, model)) == 44  # what was listed first stays the catalogue
     other = tiny_model.release(tmp_path / "other", "2.0.0") / "model.onnx"
-    changes = {"alpha": {"alpha": 0.05}, "ai_prior": {"ai_prior": 0.1}, "model_sha256": {"model": other}}
+    changes = {"alpha": {"alpha": 0.05}, "ai_prior": {"ai_prior": 0.1}, "models": {"model": other}}
     for what, changed in changes.items():
         options = {"model": model} | changed
         with pytest.raises(StageError, match=f"another {what}: .*another OUT"):
             settled(str(photos), out, **options)
+    before = json.loads((tmp_path / "out/_plan.json").read_text())
+    del before["columns"], before["models"]
+    (tmp_path / "out/_plan.json").write_text(json.dumps(before | {"model_sha256": "0" * 64}))
+    with pytest.raises(StageError, match="a run of another version of this program: go on with that version, or name"):
+        settled(str(photos), out, model)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(StageError, match="empty folder"):
@@ -174,6 +218,12 @@ def test_refusals_say_what_to_do(photos: Path, model: Path, tmp_path: Path) -> N
         settled(str(photos), str(tmp_path / "out"), model, alpha=0.3)
     with pytest.raises(StageError, match="nowhere"):
         settled(str(photos), str(tmp_path / "out"), tmp_path / "nowhere.onnx")
+    with pytest.raises(StageError, match="holds no model: name an ONNX file, or a folder with card"):
+        settled(str(photos), str(tmp_path / "out"), photos)
+    for name in ("one", "two"):
+        write_model(tmp_path / "models", name, 32)
+    with pytest.raises(StageError, match=r"models/two has the name of one, or claims photos of the same sizes"):
+        settled(str(photos), str(tmp_path / "out"), tmp_path / "models")
     assert not (tmp_path / "out").exists()
 
 

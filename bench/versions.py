@@ -1,0 +1,119 @@
+"""This version of the service beside an earlier one, in turns in one run: photos a second, and the workers' memory.
+
+python bench/versions.py [--against REVISION] [--rounds 7] [--seconds 3] [--report reports/bench_versions.json]
+
+Both run with two workers, log, metrics and API keys, and are asked on 8 connections. Photos are 32 and 240 pixels
+wide. A ratio is the median of the rounds' ratios; above 1 this version is faster, or needs more memory.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+from tqdm import trange
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.load import KEY, request
+from bench.serving import BATCH, Side, load
+from tests.support.photos import encode, photo
+from tests.support.server import ROOT, await_answer, free_port
+
+CONNECTIONS = 8
+SIDES = (32, 240)
+
+
+@contextmanager
+def service(tree: Path, folder: Path) -> Iterator[Side]:
+    """Run the service of a checked-out version until the block ends."""
+    port = free_port()
+    folder.mkdir()
+    output = folder / "output.txt"
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        "API_KEYS": f"bench:{KEY}",
+        "RATE_LIMITS": "false",
+        "MONITOR": "false",
+        "WORKERS": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with output.open("w") as file:
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=file, stderr=file)  # noqa: S603 - our own
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await_answer(f"{url}/readyz", process, output)
+        while output.read_text(encoding="utf-8").count(" initialized") < 2:
+            assert process.poll() is None, output.read_text(encoding="utf-8")  # noqa: S101 - a bench says why it ends
+        children = psutil.Process(process.pid).children()
+        yield Side(url, [child.pid for child in children if any("worker" in word for word in child.cmdline())])
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def memory(side: Side) -> float:
+    """Return what the workers hold alone and their part of what they share, in 10^6 bytes."""
+    return sum(psutil.Process(pid).memory_full_info().pss for pid in side.workers) / 1e6
+
+
+def main() -> None:
+    """Measure, print, and write the report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--against", metavar="REVISION", default="dcf9068", help="of git")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--report", type=Path, default=ROOT / "reports" / "bench_versions.json")
+    options = parser.parse_args()
+    git = ["git", "-C", str(ROOT), "worktree"]
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="versions-") as name, ExitStack() as stack:
+        folder, tree = Path(name), Path(name) / "tree"
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), options.against], check=True)  # noqa: S603
+        stack.callback(subprocess.run, [*git, "remove", "--force", str(tree)], check=True)
+        sides = {"before": stack.enter_context(service(tree, folder / "before"))}
+        sides["now"] = stack.enter_context(service(ROOT, folder / "now"))
+        for pixels in SIDES:
+            photos = [encode(photo(pixels, pixels, seed), "JPEG") for seed in range(BATCH)]
+            single, batch = request("/predict", "file", photos[:1]), request("/predict/batch", "files", photos)
+            for kind, sent, count in (("single", single, 1), ("batch", batch, BATCH)):
+                rates: dict[str, list[float]] = {"before": [], "now": []}
+                for turn in trange(options.rounds + 1, desc=f"{pixels} px, {kind}", unit=" rounds"):
+                    for which in ("before", "now") if turn % 2 else ("now", "before"):
+                        measured = uvloop.run(load(sides[which], sent, count, CONNECTIONS, options.seconds))
+                        if turn:  # the first round warms up
+                            rates[which].append(measured.rate)
+                found[f"{pixels} px, {kind}"] = {
+                    "images_per_second": round(statistics.median(rates["now"]), 1),
+                    "times_before": round(
+                        statistics.median(a / b for a, b in zip(rates["now"], rates["before"], strict=True)), 3
+                    ),
+                }
+        megabytes = {which: memory(side) for which, side in sides.items()}
+    report = {
+        "against": options.against,
+        "connections": CONNECTIONS,
+        "batch": BATCH,
+        "rows": found,
+        "workers_mb": round(megabytes["now"], 1),
+        "workers_mb_times_before": round(megabytes["now"] / megabytes["before"], 3),
+    }
+    options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
