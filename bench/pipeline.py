@@ -25,16 +25,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.workspace import MODEL, REPO, Workspace
-from stages import train as training
 from stages.common import sha256_file
 from stages.data.cifake import collect
 from stages.data.image_sets import load_images, save_images
 from stages.data.sources import LAYOUT, from_archive, members
+from stages.training import trainer
 from tools.report.render import block
 
 SETS = ("train", "validation")
 STAGES = ("download", "preprocess", "train", "export", "evaluate")
-EPOCHS = 4  # of the trainings that are compared
 TARGETS = {"download_and_preprocess_seconds": 90, "data_share_of_step": 0.05}
 # Linux counts to a process's peak what its parent held when it began: so the parent must be a small one.
 _LAUNCHER = """
@@ -87,26 +86,11 @@ def data_share(folder: Path, params: dict[str, Any]) -> float:
                 return
             yield item
 
-    real, training.ahead = training.ahead, timed  # type: ignore[attr-defined]  # not re-exported, but there
+    real, trainer.prefetch = trainer.prefetch, timed  # type: ignore[attr-defined]  # not re-exported, but there
     train_set, validation_set = (load_images(folder / f"build/cifake/dataset/{name}.safetensors") for name in SETS)
-    chosen = training.TrainParams.model_validate(params | {"epochs": 1})
-    training.train(chosen, train_set, validation_set, folder / "state.pt")
+    chosen = trainer.TrainParams.model_validate(params | {"epochs": 1})
+    trainer.train(chosen, train_set, validation_set, folder / "state.pt")
     return waited / whole
-
-
-def together(folder: Path, dataset: Path) -> list[dict[str, float]]:
-    """Train alone and as two processes of torchrun, on all cores either way; return seconds and accuracy of each."""
-    rows = []
-    for count in (1, 2):
-        space = Workspace(folder / f"processes-{count}", train={"epochs": EPOCHS})
-        (space.folder / "build/cifake").mkdir(parents=True)
-        (space.folder / "build/cifake/dataset").symlink_to(dataset)
-        start = [] if count == 1 else ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
-        threads = max(1, (os.cpu_count() or 1) // count)
-        found = measure(space.folder, *start, "stages.train", MODEL, OMP_NUM_THREADS=str(threads))
-        last = (space.folder / "reports/cifake/training.csv").read_text(encoding="utf-8").splitlines()[-1]
-        rows.append({"processes": count, "seconds": found["seconds"], "accuracy": round(float(last.split(",")[-1]), 4)})
-    return rows
 
 
 def main() -> None:
@@ -129,7 +113,6 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
         middle = sorted(options.images)[len(options.images) // 2 - 1]
         share = data_share(Path(name) / str(middle), space.params["train"])
-        processes = together(Path(name), Path(name) / str(middle) / "build/cifake/dataset")
     last = max(options.images)
     figures = {
         "download_and_preprocess_seconds": sum(row["seconds"] for row in rows[-2:]),
@@ -141,11 +124,10 @@ def main() -> None:
         "targets": TARGETS,
         "figures": figures,
         "rows": rows,
-        "processes": {"images": middle, "epochs": EPOCHS, "rows": processes},
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
     }
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{block('stages', report)}\n{block('processes', report)}\n{json.dumps(figures, indent=2)}")
+    print(f"\n{block('stages', report)}\n{json.dumps(figures, indent=2)}")
 
 
 if __name__ == "__main__":

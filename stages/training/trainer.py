@@ -65,9 +65,10 @@ def train(
     torch.manual_seed(params.seed)  # what is drawn from here on does not depend on the network
     optimizer = _optimizer(params, model)
     steps = max(1, len(train_set) // params.batch_size)
+    total = params.epochs * steps + 1
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, params.learning_rate, total_steps=params.epochs * steps + 1, pct_start=params.warmup,
-        cycle_momentum=False,
+        optimizer, params.learning_rate, total_steps=total, cycle_momentum=False,
+        pct_start=max(params.warmup, 1.5 / total),  # a warm-up of exactly one step would be a division by zero
     )  # fmt: skip
     generator = torch.Generator().manual_seed(params.seed)
     identity = identity_of(config, train_set, validation_set)

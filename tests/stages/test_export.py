@@ -12,13 +12,13 @@ import torch
 
 from service.models.card import Card
 from service.models.detector import Detector
-from stages.common import StageError, sha256_file
+from stages.common import StageError, height_width, sha256_file
 from stages.data.synthetic import synthetic_images
 from stages.evaluation.scoring import open_detector
 from stages.exporting.calibration import above, conformal_threshold
-from stages.exporting.inference_graph import InferenceGraph
+from stages.exporting.inference_graph import InferenceGraph, write_onnx
 from stages.paths import ModelFolder
-from stages.training.model import load_checkpoint
+from stages.training.model import build, load_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -67,6 +67,54 @@ def test_a_mirrored_photo_scores_the_same_and_mirrors_its_map(trained) -> None:
     scores, mirrored = detector.score(images), detector.score(images[:, :, ::-1].copy())
     assert mirrored.probability == pytest.approx(scores.probability, abs=1e-4)
     assert np.abs(mirrored.heatmap[:, :, ::-1] - scores.heatmap).max() < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("resnet18", [64, 96]),
+        ("convnext_atto", 64),
+        ("mobilenetv3_small_050", 64),
+        ("efficientnet_lite0", 64),
+        ("ghostnet_100", [96, 64]),
+        ("vit_tiny_patch16_224", [64, 96]),
+    ],
+)
+def test_other_backbones_are_exported_and_keep_an_exact_heat_map(
+    released_card: Card, tmp_path: Path, backbone: str, size: int | list[int]
+) -> None:
+    mean_std = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    network = build({"backbone": backbone, "backbone_args": {}, "stem": "stock", "pretrained": False,
+                     "image_size": size} | mean_std)  # fmt: skip
+    torch.manual_seed(0)
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    graph = InferenceGraph(network, flip_average=True).eval()
+    height, width = height_width(size)
+    entry = released_card.input.model_copy(update={"height": height, "width": width})
+    card = released_card.model_copy(update={"input": entry, "head_bias": graph.head_bias})
+    write_onnx(tmp_path / "model.onnx", graph, card)
+    detector = Detector(tmp_path / "model.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
+    with torch.no_grad():
+        probability, embedding, heatmap, ood_score = graph(torch.from_numpy(images))
+        photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        logit = (network(photos) + network(photos.flip(3))) / 2  # by the way that training takes
+    scores = detector.score(images)
+    assert scores.probability == pytest.approx(torch.sigmoid(logit).numpy(), abs=1e-4)
+    assert scores.probability == pytest.approx(probability.numpy(), abs=1e-4)
+    assert scores.heatmap.shape == heatmap.shape
+    assert scores.heatmap.mean((1, 2)) + card.head_bias == pytest.approx(logit.numpy(), abs=1e-3)
+    assert np.abs(scores.heatmap - heatmap.numpy()).max() < 1e-2
+    assert np.abs(scores.embedding - embedding.numpy()).max() < 1e-3
+    assert scores.ood_score == pytest.approx(ood_score.numpy(), rel=1e-3)
+    assert heatmap.shape[1] / heatmap.shape[2] == pytest.approx(height / width, abs=0.2)
+
+
+@pytest.fixture
+def released_card() -> Card:
+    """The released model's card, as its file holds it."""
+    return Detector(REPO / "models/cifake").card.of_file
 
 
 @pytest.mark.slow

@@ -61,6 +61,11 @@ def test_batches_are_drawn_as_they_were_for_the_released_model(params, tmp_path:
         assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_warm_up_of_one_step_is_no_fault(tmp_path: Path, params) -> None:
+    _, _, history = train(params(epochs=1, batch_size=25, warmup=0.2), *sets(), tmp_path / "state.pt")
+    assert np.isfinite(history[0]["train_loss"])
+
+
 def test_photos_that_are_not_square_train_too(tmp_path: Path, params) -> None:
     data, _ = sets()
     wide = ImageSet(data.images[:, :24], data.labels, data.flags)

@@ -6,7 +6,7 @@ import pytest
 from service.models.card import Card
 from stages.evaluation.figures import calibration_error, figures, flag_bound
 from stages.evaluation.scoring import Scored
-from tests.service import tiny_model
+from tests.support import tiny_model
 
 
 def test_calibration_error_by_hand() -> None:

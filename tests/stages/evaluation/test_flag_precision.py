@@ -6,7 +6,7 @@ import pytest
 from service.models.card import Card
 from stages.evaluation.flag_precision import flag_precision
 from stages.evaluation.scoring import Scored
-from tests.service import tiny_model
+from tests.support import tiny_model
 
 
 def test_the_precision_of_a_flag_by_hand() -> None:
