@@ -75,8 +75,9 @@ def test_a_fresh_clone_rebuilds_without_training(clone: Clone, tmp_path: Path) -
     clone.run("git", "clone", "--quiet", str(clone.path), str(tmp_path / "fresh"))
     fresh = Clone(tmp_path / "fresh")
     said = fresh.run("dvc", "repro")
-    for stage in STAGES:
+    for stage in STAGES[:-1]:
         assert f"Running stage '{stage}@cifake'" in said
+    assert "Stage 'release@cifake' didn't change, skipping" in said
     assert TAKEN in said
     assert "epoch" not in said
     assert fresh.run("git", "status", "--porcelain") == ""
