@@ -60,7 +60,7 @@ def model_card(card: Card) -> str:
 def _source(path: str) -> Any:
     file = Path(path)
     if not file.is_file():
-        raise StageError(f"{path} is missing, and a page shows figures of it: run from the repository's root")
+        raise StageError(f"{path} is missing, and a page shows its figures: write it, or go to the repository's root")
     if file.suffix == ".py":
         return import_module(".".join(file.with_suffix("").parts))
     if file.name == "card.json":
