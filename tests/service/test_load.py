@@ -212,4 +212,4 @@ def test_killed_workers_take_no_answered_prediction_and_no_metric_with_them(tmp_
         assert len(answered) <= health["predictions_total"] <= len(answered) + 4 * len(killed)
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
         assert sum(line.startswith("aidetect_model_info{") for line in lines) == 1
-        assert "aidetect_model_loaded 1.0" in lines
+        assert 'aidetect_model_loaded{model="cifake"} 1.0' in lines
