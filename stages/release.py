@@ -148,7 +148,8 @@ def main(paths: ModelPaths) -> None:
     else:
         decision = release(params, paths, released)
     if not paths.released.card.exists():  # DVC would say that the output is missing, and not why
-        raise StageError(f"{paths.name} has no release yet, and this is none: {'; '.join(decision['reasons'])}")
+        reasons = "; ".join(decision["reasons"])
+        raise StageError(f"{paths.name} has no release yet, and the candidate is not released: {reasons}")
     write_json(paths.release_report, decision)
     print(f"release: {decision['decision']}", *decision["reasons"], sep="\n  ")
 

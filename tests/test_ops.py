@@ -64,13 +64,13 @@ def test_dvc_lock_is_of_this_code_and_these_params() -> None:
     derived = ("build/", "data", "reports/")
     with Repo(str(REPO)) as repo:
         stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
-        named = {stage.addressing for stage in stages}
+        named = {stage.name for stage in stages}
         changed = {
-            f"{stage.addressing}: {dep}"
+            f"{stage.name}: {dep}"
             for stage in stages
             for dep in stage.deps
             if not str(dep).startswith(derived) and dep.status()
-        } | {f"{stage.addressing}: its command" for stage in stages if stage.cmd_changed}
+        } | {f"{stage.name}: its command" for stage in stages if stage.cmd_changed}
     assert set(yaml.safe_load((REPO / "dvc.lock").read_text(encoding="utf-8"))["stages"]) == named
     assert not changed, "'dvc repro', or 'dvc commit STAGE' where that changes nothing"
 

@@ -1,1 +1,1 @@
-"""The HTTP face: what holds for every request, and the routes."""
+"""HTTP: the routes, and the rules for every request."""

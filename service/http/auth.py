@@ -1,4 +1,4 @@
-"""Who may ask: API keys, checked before any route, known or unknown, is looked for."""
+"""API keys. They are checked before routing, so an unknown path asks for one too."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,10 +12,10 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="api-keys"'}
 
 
 class AuthMiddleware:
-    """Pure ASGI middleware: 401 to a request without a known key, where there are keys.
+    """Pure ASGI middleware: where the service has keys, a request without a known one gets a 401.
 
-    The key is the header `X-API-Key`, or `Authorization: Bearer <key>`, which Prometheus and others can send.
-    Behind it, the key's name stands in the scope's state as `api_key`.
+    A client sends its key as `X-API-Key`, or as `Authorization: Bearer <key>`, as Prometheus does.
+    The key's name is kept in the scope's state as `api_key`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""How a worker process ends: in good order, and never later than the process that keeps it."""
+"""How a worker ends: it finishes its work, and it never outlives its parent process."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ _DRAIN_SECONDS = 25.0  # BentoML kills after 30
 
 
 def on_terminate(call: Callable[[], None]) -> None:
-    """Have `call` called on the running event loop when the process is told to end, beside what happens then anyway.
+    """Call `call` on the running event loop when the process gets SIGTERM or SIGINT; other handlers still run.
 
-    uvicorn then waits for every connection, also for one whose client reads nothing; `_DRAIN_SECONDS` later it waits
-    no more.
+    uvicorn then waits for all connections, even for a client that reads nothing. After `_DRAIN_SECONDS` it stops
+    waiting.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # Python takes signals in the main thread only; a test's server may run in another
@@ -23,7 +23,7 @@ def on_terminate(call: Callable[[], None]) -> None:
 
     def end() -> None:
         call()
-        loop.call_later(_DRAIN_SECONDS, os.kill, os.getpid(), signal.SIGINT)  # uvicorn's sign to hurry
+        loop.call_later(_DRAIN_SECONDS, os.kill, os.getpid(), signal.SIGINT)  # for uvicorn: wait no longer
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
@@ -37,9 +37,9 @@ def on_terminate(call: Callable[[], None]) -> None:
 
 
 async def end_with_parent() -> None:
-    """End the process in good order when its parent is gone.
+    """End the process with SIGTERM when its parent is gone.
 
-    A killed parent would leave workers that hold the port and that nobody restarts.
+    Otherwise the workers of a killed parent would keep the port, and nothing would restart them.
     """
     while os.getppid() == _PARENT:
         await asyncio.sleep(1)

@@ -1,18 +1,18 @@
-"""Give memory back: photos of very different sizes leave glibc's heaps full of holes that it keeps for ever."""
+"""Return freed memory to the system: photos of many sizes leave holes in glibc's heaps, which it would keep."""
 
 import ctypes
 import logging
 
 logger = logging.getLogger(__name__)
 
-# malloc.h; mallopt(3). Threads share one arena: with their own, each keeps what its largest photo took.
+# malloc.h; mallopt(3). Threads share one arena: an own one would keep the memory of its largest photo.
 _SETTINGS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 64 * 1024), "M_TRIM_THRESHOLD": (-1, 64 * 1024)}
 
 
 def keep_little() -> None:
-    """Have this process keep little of what it freed; where the C library is not glibc, do nothing.
+    """Make glibc return freed memory early; with another C library, do nothing.
 
-    `python bench/soak.py` measures it: without this a worker grows by a tenth in a few thousand mixed requests.
+    Without this, a worker grows by a tenth in a few thousand mixed requests (`python bench/soak.py`).
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

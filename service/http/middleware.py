@@ -26,8 +26,8 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_GONE = 499  # in metrics and log, as nginx has it: the client left before its body was here
-HEADERS = {  # on every answer that does not bring its own; OWASP's REST security cheat sheet
+_GONE = 499  # in metrics and log, as in nginx: the client left before its body had arrived
+HEADERS = {  # defaults on every answer; OWASP's REST security cheat sheet
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -43,10 +43,10 @@ def new_request_id() -> str:
 
 
 class ContractMiddleware:
-    """Pure ASGI middleware around everything that answers HTTP.
+    """Pure ASGI middleware around all routes, BentoML's too.
 
-    Routes find the request's id in `request.state.request_id`, and put what its log line should say beside
-    into the dict `request.state.log`.
+    Routes read the request's id from `request.state.request_id`. They add fields to its log line through the dict
+    `request.state.log`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: RouteTable) -> None:
@@ -54,7 +54,7 @@ class ContractMiddleware:
         if settings.rate_limited():
             app = RateLimitMiddleware(app, settings, routes)
         app = ErrorMiddleware(AuthMiddleware(app, settings))
-        if settings.cors_origins:  # around refusals, so that a page can read them; and preflights bring no key
+        if settings.cors_origins:  # outside ErrorMiddleware: a page can read errors, and preflights need no key
             app = CORSMiddleware(
                 app,
                 allow_origins=settings.cors_origins,
@@ -105,14 +105,14 @@ class ContractMiddleware:
 
 
 class BodyMiddleware:
-    """Lets no body through but by the rules of `Upload`."""
+    """Applies the rules of `Upload` to the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"] != "/" and scope["path"].endswith("/"):  # BentoML would redirect to a Host of the client's
+            if scope["path"] != "/" and scope["path"].endswith("/"):  # BentoML would redirect to the client's Host
                 raise ApiError(404, "not_found", detail_of(scope, 404, ""))
             upload: Upload = scope["state"]["upload"]
             upload.check()
@@ -121,7 +121,7 @@ class BodyMiddleware:
 
 
 class ErrorMiddleware:
-    """Answers with an error where one is raised further in."""
+    """Turns exceptions of the inner layers into error answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -151,7 +151,7 @@ class ErrorMiddleware:
 
 
 class _Response:
-    """Passes an answer on with its headers; gives an error that is not JSON the shape of all errors."""
+    """Passes an answer on and adds headers; an error that is not JSON gets the shape of all errors."""
 
     def __init__(self, send: Send, scope: Scope, upload: Upload) -> None:
         self._send = send
@@ -189,7 +189,7 @@ class _Response:
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
         self.unheard = self._upload.gone
-        self._upload.close()  # now: a client that reads slowly must not keep others from sending
+        self._upload.close()  # now: a slow reader must not block other clients' bodies
         if not self._upload.complete:
             headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers.raw})

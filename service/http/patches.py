@@ -1,4 +1,4 @@
-"""Three things that BentoML and uvicorn have no setting for: one method each, and a test each that sees it change."""
+"""Three changes to BentoML and uvicorn that have no setting. Each replaces one method, and each has a test."""
 
 import logging
 from functools import partialmethod
@@ -20,26 +20,26 @@ _DETAIL = "this is no valid HTTP request: check its method, path, headers and le
 def no_timers() -> None:
     """Turn BentoML's timeout off.
 
-    Its 504 has another shape than our errors, and it keeps a timer, with all that the request referred to, for every
-    request until the timeout is over, answered or not: hundreds of megabytes under load. Every wait of ours ends by
-    itself: `uploads.py` the body's, `work_queue.py` the queue's, `prediction_log.py` the database's.
+    Its 504 does not have the shape of our errors. It also keeps a timer and all objects of each request until the
+    timeout is over, even after the answer: hundreds of megabytes under load. Our own waits have limits of their own:
+    for the body in `uploads.py`, for the queue in `work_queue.py`, for the database in `prediction_log.py`.
     """
     TimeoutMiddleware.__call__ = _straight_on  # type: ignore[method-assign]
 
 
 def must_start() -> None:
-    """Have uvicorn end a worker whose start fails, so that BentoML starts another.
+    """Make uvicorn end a worker whose start fails, so that BentoML starts another.
 
-    Left to itself, uvicorn takes an exception there for an application that needs no start, and the worker answers
-    500 for the rest of its life.
+    By default, uvicorn reads an exception at the start as "this application has no start". The worker would then
+    answer 500 to everything.
     """
     Config.__init__ = partialmethod(Config.__init__, lifespan="on")  # type: ignore[assignment, method-assign]
 
 
 def shape_malformed() -> None:
-    """Have uvicorn answer what is no HTTP request as the contract says, and print one line about each.
+    """Give the answer to malformed HTTP the shape of all errors, and print one line about each.
 
-    It answers by itself, before there is a request that middleware could see.
+    uvicorn answers these itself, before middleware sees a request.
     """
     HttpToolsProtocol.send_400_response = _refuse  # type: ignore[method-assign]
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")

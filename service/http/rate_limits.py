@@ -1,4 +1,4 @@
-"""How often one client may ask: counted by the package `limits`, for all workers together."""
+"""Rate limits, counted by the package `limits` for all workers together."""
 
 import asyncio
 import fcntl
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 _REDIS_SECONDS = 0.5  # how long a request may wait for Redis
 _LOCK_SECONDS = 0.25  # how long a request may wait while another worker writes
 _RETRY_SECONDS = 0.005
-_PAUSE_SECONDS = 5.0  # how long a storage that failed is left alone
+_PAUSE_SECONDS = 5.0  # after a failure, how long the storage is not asked
 
 
 class RateLimitMiddleware:
     """Pure ASGI middleware: 429 with `Retry-After` to a client that asks too often.
 
-    A client is known by its API key's name, else by its address: of IPv6 the network of 64 bits, which one
-    household or server has to itself. While the storage fails, nobody is limited.
+    A client is known by the name of its API key, or else by its address. For IPv6 that is the network of 64 bits,
+    because one household or server has a whole one. While the storage fails, no client is limited.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: RouteTable) -> None:
@@ -76,10 +76,10 @@ class RateLimitMiddleware:
 
 
 class SqliteStorage(Storage):
-    """Counts that the workers of one machine share, gone with the next start.
+    """Counts in an SQLite file that the workers of one machine share; each start of the service begins anew.
 
-    The storage in memory of `limits` counts for one process alone, so two workers would let twice as much through.
-    SQLite itself never waits here for a lock, because it would wait in the event loop: each call tries again.
+    The memory storage of `limits` counts for one process only, so two workers would allow twice the rate.
+    SQLite never waits for a lock here, because that would block the event loop: each call tries again instead.
     """
 
     STORAGE_SCHEME = None
@@ -150,10 +150,10 @@ class SqliteStorage(Storage):
         return rows[0] if rows else (0, now)
 
     async def _run(self, statement: str, **values: object) -> list[Any]:
-        """Run one statement to its end and return its rows; while another process writes, others go on here.
+        """Run one statement and return its rows; while another process writes, the event loop goes on.
 
         Raises:
-            sqlite3.Error: it fails, or the other process does not come to an end.
+            sqlite3.Error: it fails, or the other process holds its lock for too long.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:

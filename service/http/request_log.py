@@ -1,4 +1,4 @@
-"""What the service prints: JSON, one line a request and one for every other event."""
+"""What the service prints: JSON, one line for each request and each other event."""
 
 import logging.config
 import sys

@@ -1,4 +1,4 @@
-"""Bodies on their way in: how large, how slow and how many at a time."""
+"""Limits for request bodies: their size, their time to arrive, and their memory in all."""
 
 import asyncio
 
@@ -11,8 +11,8 @@ from service.http.routing import Rules
 from service.settings import Settings
 
 _UNREAD_BYTES = 64 * 1024  # of a body that no route reads
-_DRAIN_SECONDS = 10.0  # for bodies that are on their way when the service is told to end
-_LINGER_SECONDS = 5.0  # for a refused client to stop sending: a connection closed on unread bytes loses the answer
+_DRAIN_SECONDS = 10.0  # for bodies that are still arriving when the service is told to end
+_LINGER_SECONDS = 5.0  # for a refused client to stop sending: closing on unread bytes would lose the answer
 
 
 class Uploads:
@@ -31,7 +31,7 @@ class Uploads:
         return rules.max_body(self._settings) if rules.max_body else _UNREAD_BYTES
 
     def take(self, count: int) -> None:
-        """Account for bytes that arrived; negative where they are gone again.
+        """Count bytes that arrived; a negative count frees them.
 
         Raises:
             ApiError: 503, the worker holds too many.
@@ -42,7 +42,7 @@ class Uploads:
             raise too_busy("too many bodies are arriving")
 
     def deadline(self) -> float:
-        """Return when a body that starts now must be here, on the event loop's clock."""
+        """Return by when a body that starts now must have arrived, on the event loop's clock."""
         when = asyncio.get_running_loop().time() + self.seconds
         return when if self._end is None else min(when, self._end)
 
@@ -52,7 +52,7 @@ class Uploads:
         return self._end is not None
 
     def drain(self) -> None:
-        """Give the bodies that are on their way a last time to arrive."""
+        """Give the bodies that are still arriving `_DRAIN_SECONDS`."""
         self._end = asyncio.get_running_loop().time() + _DRAIN_SECONDS
         for timeout in self.waiting:
             if not timeout.expired():
@@ -64,7 +64,7 @@ class Upload:
 
     Attributes:
         received: bytes so far.
-        complete: all of it is here.
+        complete: all of it has arrived.
         gone: the client left before that.
     """
 
@@ -83,7 +83,7 @@ class Upload:
         self.gone = False
 
     def check(self) -> None:
-        """Refuse by its headers what would be refused later.
+        """Refuse a body by its headers, before it is read.
 
         Raises:
             ApiError: 413 too large, 415 encoded.
@@ -109,7 +109,7 @@ class Upload:
         return message
 
     async def discard(self) -> None:
-        """Throw away what still arrives, for a moment, so that the client reads its answer first."""
+        """Read and drop the rest of the body for a moment, so that the client can read its answer."""
         if self._late or self._uploads.draining:
             return
         self._deadline = min(self._deadline, asyncio.get_running_loop().time() + _LINGER_SECONDS)
@@ -117,15 +117,15 @@ class Upload:
             while not self.complete and not self.gone:
                 await self._next()
         except ApiError:
-            pass  # its time is over
+            pass  # its time is up
 
     def close(self) -> None:
-        """Forget the bytes, once they are answered."""
+        """Free the bytes after the answer."""
         self._uploads.take(-self._kept)
         self._kept = 0
 
     async def _next(self) -> Message:
-        if self.complete:  # who asks now waits for the client to leave, however long that takes
+        if self.complete:  # this call waits until the client leaves
             return await self._receive()
         try:
             async with asyncio.timeout_at(min(self._deadline, self._uploads.deadline())) as timeout:

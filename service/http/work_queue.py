@@ -1,4 +1,4 @@
-"""A bounded number of threads, and a bounded queue before them: too much work is refused at once."""
+"""A fixed number of threads behind a bounded queue: work beyond it is refused at once."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class WorkQueue:
     """Runs blocking work off the event loop, in `threads` threads.
 
-    What is in hand or waiting has at most a total weight of `most`, and waits at most `seconds`.
+    All running and waiting work together weighs at most `most`. Work waits at most `seconds`.
     """
 
     def __init__(self, threads: int, most: int, seconds: float) -> None:
@@ -30,8 +30,8 @@ class WorkQueue:
         """Return what `work` returns.
 
         Args:
-            work: called in a thread.
-            weight: how much of it there is, such as a number of photos.
+            work: is called in a thread.
+            weight: of this work, such as the number of photos.
 
         Raises:
             ApiError: 503, there is too much to do, or its turn did not come in time.
@@ -51,7 +51,7 @@ class WorkQueue:
 
     async def _take_turn(self) -> None:
         with suppress(anyio.WouldBlock):
-            self._turn.acquire_nowait()  # a timer costs more than all else here: only who waits needs one
+            self._turn.acquire_nowait()  # a timer is the most expensive part here, and only waiting needs one
             return
         try:
             with anyio.fail_after(self._seconds):

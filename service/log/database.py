@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +66,12 @@ class Database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(self._url)
         event.listen(engine, "connect", _prepare_sqlite)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two at once would both add a column
+        with _writing(engine) as connection:
             migrate(connection)
-            for index in INDEXES:
+        for index in INDEXES:  # each alone: for a large log one takes seconds, and others write in between
+            with _writing(engine) as connection:
                 connection.execute(CreateIndex(index, if_not_exists=True))
+        with _writing(engine) as connection:
             for name in SUPERSEDED_INDEXES:
                 connection.execute(text(f"DROP INDEX IF EXISTS {name}"))
         return engine
@@ -83,6 +86,14 @@ class Database:
         if stale:  # for a large log this takes minutes: rows are written meanwhile, and queries are only slower
             threading.Thread(target=_renew_indexes, args=(engine,), name="prediction-log-indexes", daemon=True).start()
         return engine
+
+
+@contextmanager
+def _writing(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that nobody writes beside: two processes at once would both add a column."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

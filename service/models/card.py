@@ -98,14 +98,14 @@ class Release(_Part):
         released_at: ISO 8601, UTC: when test was read.
         validation: figures on validation.
         metrics: figures on test, by selection of photos.
-        assessment: what the evaluators measured on test.
+        assessment: what the evaluators measured on test; the first releases have none.
     """
 
     git_commit: str | None = None
     released_at: str
     validation: dict[str, Any]
     metrics: dict[str, Any]
-    assessment: dict[str, Any]
+    assessment: dict[str, Any] = {}
 
 
 class Card(_Part):

@@ -54,6 +54,7 @@ class ModelStore:
         """Load all models; each one that cannot be loaded is logged in one line and left out."""
         self._settings = settings
         self._places: dict[str, _Place] = {}
+        self._in_service: set[str] = set()  # keys of `_places`
         self.models: Mapping[str, Detector] = {}
         self.refused: Mapping[str, str] = {}
         if settings.model_path is not None:
@@ -121,10 +122,11 @@ class ModelStore:
     def _fitting(self, refused: dict[str, str]) -> dict[str, Detector]:
         """Return the models that can be served together, and add to `refused` why the others cannot.
 
-        Of two that claim the same sizes of photos, the first in alphabetical order is served.
+        Of two that claim the same sizes of photos, the one that was in service before is served, else the first in
+        alphabetical order.
         """
         models: dict[str, Detector] = {}
-        for key, place in sorted(self._places.items()):
+        for key, place in sorted(self._places.items(), key=lambda each: (each[0] not in self._in_service, each[0])):
             name = place.detector.name if place.detector else key
             if place.fault is not None:
                 refused[name] = place.fault
@@ -139,7 +141,8 @@ class ModelStore:
                     f"{place.path} claims sizes of photos that {rival.name} claims too: give each model a "
                     "domain.geometry of its own"
                 )
-        return models
+        self._in_service = {key for key, place in self._places.items() if place.detector in models.values()}
+        return dict(sorted(models.items()))
 
     def _note_served(self, name: str, before: Detector | None, now: Detector | None, *, starting: bool) -> None:
         if before is now:

@@ -162,7 +162,7 @@ def build(config: dict[str, Any]) -> Detector:
         raise StageError(
             f"train.backbone '{name}' cannot be built{others} for {size[1]} x {size[0]} px:"
             f" {' '.join(repr(error).split())[:300]}."
-            " Arguments of another network? -S '~train.backbone_args' leaves them out"
+            " Arguments of another network? -S '~models.NAME.train.backbone_args' leaves them out"
         ) from error
     if len(shape) != 4 or shape[1] != channels:
         raise StageError(f"train.backbone '{name}' gives features {shape}, not N x {channels} x h x w: choose another")
@@ -202,6 +202,6 @@ def load_checkpoint(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         model.load_state_dict(state)
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise StageError(
-            f"{path} is missing, truncated or no checkpoint: restore it from git or run 'dvc repro -f train'"
+            f"{path} is missing, truncated or no checkpoint: restore it from git or run 'dvc repro train'"
         ) from error
     return model.eval(), config

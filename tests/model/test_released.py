@@ -79,7 +79,7 @@ def test_the_released_model_passes_the_gates_of_a_release(folder: ModelFolder) -
 
 def test_drift_can_use_its_reference(folder: ModelFolder) -> None:
     card = read_card(folder.path)
-    reference = References("memory://nothing-adopted", folder.model).current(card.version)
+    reference = References("memory://nothing-adopted", card.name, folder.path).current(card.version)
     assert len(reference.table["score"]) >= 10_000
     assert any(column.drifted for column in compare(take(reference.table, np.arange(500)), reference.table)) is False
 

@@ -56,7 +56,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     clone.commit()
     error, said = refused(clone)
     assert error.startswith("dvc repro failed, and nothing is released")
-    assert "nothing is released yet, and the candidate is not: accuracy" in said
+    assert "cifake has no release yet, and the candidate is not released: accuracy" in said
     assert clone.ledger() == []
 
     # The first release; what the run before wrote is no hindrance, committed or not.
@@ -109,7 +109,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     fresh = Clone(tmp_path / "fresh")
     said = released(fresh)
     assert f"cifake {SECOND} is released." in said
-    assert "Stage 'train' didn't change, skipping" in said
+    assert "models/cifake/checkpoint.safetensors is taken" in said
     assert len(fresh.ledger()) == 2
     assert SECOND in (fresh.path / "README.md").read_text(encoding="utf-8")
 

@@ -298,6 +298,16 @@ def test_the_model_that_knows_a_size_is_chosen(ranges: list[Any], width: int, he
         assert overlap(one, other)
 
 
+def test_a_newcomer_does_not_take_the_place_of_a_model_that_knows_the_same_sizes(models: Path) -> None:
+    store = store_of(models)
+    served = dict(store.models)
+    tiny_model.release(models / "aaa", "1.0.0", **WIDE | {"name": "aaa"})
+    store.update(settled=0)
+    assert store.models == served
+    assert "claims sizes of photos that wide claims too" in store.refused["aaa"]
+    assert list(store_of(models).models) == ["aaa", "cifake"]  # at a start the order of names decides
+
+
 def test_an_unknown_size_goes_to_the_nearest() -> None:
     cards = {"small": card_of([32, 32], [32, 32]), "large": card_of([512, 512], [512, 512])}
     assert choose(cards, 64, 64) == "small"
