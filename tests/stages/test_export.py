@@ -156,7 +156,7 @@ def test_a_damaged_model_file_is_one_line(trained, tmp_path: Path, damage: str) 
     if damage != "missing":
         whole = models(trained)["tiny"][0].read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"\x89PNG no model")
-    with pytest.raises(StageError, match=r"detector\.onnx") as error:
+    with pytest.raises(StageError, match=r"model\.onnx") as error:
         open_detector(path)
     assert "\n" not in str(error.value)
 
