@@ -122,7 +122,7 @@ def test_the_more_a_photo_suffers_the_less_is_decided(cifake: Path) -> None:
     """Blur takes photos out of the known domain, where nothing is flagged or cleared."""
     released = Detector(REPO / "models/cifake")
     # Photos that chose the model, but taught it nothing; test is read by a release alone.
-    photos = load_images(cifake / "build/dataset/validation.safetensors").images[:1000]
+    photos = load_images(cifake / "build/cifake/dataset/validation.safetensors").images[:1000]
     inside = [
         (released.score(changed).ood_score <= released.card.domain.threshold).mean()
         for changed in (photos, *(changes.blur(photos, sigma) for sigma in (0.8, 1.0, 1.5)))
