@@ -85,7 +85,7 @@ def make_clone(path: Path) -> Clone:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPO, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    built = ("models/", "reports/", "dvc.lock")
+    built = ("models/", f"{ModelPaths(MODEL).reports}/", "dvc.lock")  # the benches' reports are shown in pages
     for name in filter(None, listed.stdout.split("\0")):
         if not name.startswith(built) and (REPO / name).is_file():
             (made.path / name).parent.mkdir(parents=True, exist_ok=True)
