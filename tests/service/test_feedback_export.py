@@ -112,5 +112,5 @@ def test_from_a_verdict_to_an_own_photo(server: Server, tmp_path: Path) -> None:
         "photos/real/shoe-4711/shoe-4711-1.jpg", "photos/real/shoe-4711/shoe-4711-2.jpg",
         "photos/ai_generated/cup-12/cup-12-1.jpg",
     }  # fmt: skip
-    taken = own_photos(tmp_path / "photos", size=32, quality=90)
+    taken = own_photos(tmp_path / "photos", size=(32, 32), quality=90)
     assert sorted(taken.groups) == ["cup-12", "shoe-4711", "shoe-4711"]
