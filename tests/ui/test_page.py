@@ -225,7 +225,7 @@ def test_the_model_and_its_plots(page: Page, service: Server) -> None:
     expect(page.get_by_text(f"{card['metrics']['test']['accuracy']:.4f}")).to_be_visible()
     plots = page.locator(".plots img")
     picture(page, "model")
-    assert plots.count() == len(card["plots"]) == 6
+    assert plots.count() == len(card["plots"]) == 7
     assert all(plot.evaluate("image => image.naturalWidth") > 100 for plot in plots.all())
 
 
