@@ -29,6 +29,7 @@ sys.path.insert(0, os.environ.get("BENCH_TREE", str(ROOT)))
 if "BENCH_TREE" not in os.environ:
     import pillow_heif
 
+    from bench.revisions import checked_out
     from tests.support.profiles import matrix_profile
     from tools.report.render import block
 
@@ -125,15 +126,11 @@ def in_turns(against: str) -> dict[str, list[dict[str, float]]]:
         folder, tree = Path(temporary) / "photos", Path(temporary) / "tree"
         folder.mkdir()
         photos(folder)
-        git = ["git", "-C", str(ROOT), "worktree"]
-        run([*git, "add", "--quiet", "--detach", str(tree), against])
-        try:
+        with checked_out(against, tree):
             for _ in trange(ROUNDS, desc="rounds"):
                 for which, where in (("before", tree), ("now", ROOT)):
                     command = [sys.executable, str(Path(__file__).resolve()), str(folder)]
                     rounds[which].append(json.loads(run(command, BENCH_TREE=str(where), PYTHONPATH=str(where))))
-        finally:
-            run([*git, "remove", "--force", str(tree)])
     return rounds
 
 

@@ -8,13 +8,10 @@ wide. A ratio is the median of the rounds' ratios; above 1 this version is faste
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +22,14 @@ from tqdm import trange
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.load import KEY, request
+from bench.revisions import checked_out
 from bench.serving import BATCH, Side, load
 from tests.support.photos import encode, photo
-from tests.support.server import ROOT, await_answer, free_port
+from tests.support.server import ROOT, is_ready, serving
 
 CONNECTIONS = 8
 SIDES = (32, 240)
-
-
-@contextmanager
-def service(tree: Path, folder: Path) -> Iterator[Side]:
-    """Run the service of a checked-out version until the block ends."""
-    port = free_port()
-    folder.mkdir()
-    output = folder / "output.txt"
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "BENTOML_HOME": str(folder / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
-        "API_KEYS": f"bench:{KEY}",
-        "RATE_LIMITS": "false",
-        "MONITOR": "false",
-        "WORKERS": "2",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with output.open("w") as file:
-        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=file, stderr=file)  # noqa: S603 - our own
-    url = f"http://127.0.0.1:{port}"
-    try:
-        await_answer(f"{url}/readyz", process, output)
-        while output.read_text(encoding="utf-8").count(" initialized") < 2:
-            assert process.poll() is None, output.read_text(encoding="utf-8")  # noqa: S101 - a bench says why it ends
-        children = psutil.Process(process.pid).children()
-        yield Side(url, [child.pid for child in children if any("worker" in word for word in child.cmdline())])
-    finally:
-        process.terminate()
-        process.wait(60)
+SETTINGS = {"API_KEYS": f"bench:{KEY}", "RATE_LIMITS": "false", "WORKERS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def memory(side: Side) -> float:
@@ -78,14 +45,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "bench_versions.json")
     options = parser.parse_args()
-    git = ["git", "-C", str(ROOT), "worktree"]
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="versions-") as name, ExitStack() as stack:
-        folder, tree = Path(name), Path(name) / "tree"
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), options.against], check=True)  # noqa: S603
-        stack.callback(subprocess.run, [*git, "remove", "--force", str(tree)], check=True)
-        sides = {"before": stack.enter_context(service(tree, folder / "before"))}
-        sides["now"] = stack.enter_context(service(ROOT, folder / "now"))
+        folder = Path(name)
+        trees = {"before": stack.enter_context(checked_out(options.against, folder / "tree")), "now": ROOT}
+        sides = {}
+        for which, tree in trees.items():
+            (folder / which).mkdir()
+            settings = SETTINGS | {"PYTHONPATH": str(tree)}
+            server = stack.enter_context(serving(folder / which, is_ready, tree=tree, **settings))
+            sides[which] = Side(server.url, server.workers())
         for pixels in SIDES:
             photos = [encode(photo(pixels, pixels, seed), "JPEG") for seed in range(BATCH)]
             single, batch = request("/predict", "file", photos[:1]), request("/predict/batch", "files", photos)

@@ -20,8 +20,8 @@ from service.drift.times import span
 from service.drift.window import DriftResult, evaluate_window
 from service.log.prediction_log import PredictionLog
 from service.log.tables import now
-from service.models.card import MODEL, ModelError, read_card
-from service.models.store import Stamp, digest, stamp, verify
+from service.models.card import CARD, MODEL, ModelError, check_digest, read_card
+from service.models.store import Stamp, stamp
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ class ModelMonitor:
             try:
                 if self._card is not None:  # as the workers: what lies there at the start is taken
                     file = self.path / MODEL if self.path.is_dir() else self.path
-                    verify(file, digest(file))
+                    data = file.read_bytes()
+                    if file.with_name(CARD).exists():
+                        check_digest(file, data, read_card(file.parent))
                 self._card = (changed, read_card(self.path).version)
             except (ModelError, OSError) as error:
                 if self._card is None:

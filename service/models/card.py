@@ -192,10 +192,7 @@ def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession
     card = read_card(path) if path.is_dir() else None
     file = path / MODEL if card else path
     data = _read(file)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if card and card.sha256 != sha256:
-        said = f"{path / CARD} says {card.sha256[:12]}…" if card.sha256 else f"{path / CARD} names none"
-        raise ModelError(f"{file} has sha256 {sha256[:12]}…, and {said}: put both files of one release there")
+    sha256 = check_digest(file, data, card) if card else hashlib.sha256(data).hexdigest()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -236,6 +233,20 @@ def read_card(path: str | Path) -> Card:
         raise ModelError(f"{path / CARD} cannot be read ({error.strerror}): {_REMEDY}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path / CARD} is damaged or no card ({_why(error)}): {_REMEDY}") from error
+
+
+def check_digest(file: Path, data: bytes, card: Card) -> str:
+    """Return the sha256 of an ONNX file's bytes, if the card.json beside the file names it.
+
+    Raises:
+        ModelError: it names another one, or none.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    if card.sha256 != sha256:
+        beside = file.with_name(CARD)
+        said = f"{beside} says {card.sha256[:12]}…" if card.sha256 else f"{beside} names none"
+        raise ModelError(f"{file} has sha256 {sha256[:12]}…, and {said}: put both files of one release there")
+    return sha256
 
 
 _REMEDY = "restore it ('git checkout models/'), or point MODELS at a folder of released models"

@@ -1,6 +1,5 @@
 """The models in service: which one answers for a photo, and how each is replaced while requests go on."""
 
-import hashlib
 import logging
 import os
 import time
@@ -211,25 +210,6 @@ def stamp(path: Path) -> Stamp:
     """
     file = path if path.suffix == ".onnx" else path / MODEL
     return tuple(_stat(each) for each in (file, file.with_name(CARD)))
-
-
-def digest(path: Path) -> str:
-    """Return a file's sha256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def verify(path: Path, sha256: str) -> None:
-    """Compare a model file with the digest in card.json, if there is one beside it.
-
-    Raises:
-        ModelError: it is another file's.
-    """
-    if not path.with_name(CARD).exists():
-        return
-    said = read_card(path.parent).sha256
-    if said != sha256:
-        digests = f"sha256 {sha256[:12]}…, and {CARD} beside it says {str(said)[:12]}…"
-        raise ModelError(f"{path} has {digests}: put both of one release there")
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

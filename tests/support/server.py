@@ -134,8 +134,10 @@ def await_answer(
 
 
 @contextmanager
-def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str, **settings: str) -> Iterator[Server]:
-    """Run bare `bentoml serve`, or of another service that `target` names, in the repository's root until the end."""
+def serving(
+    folder: Path, ready: Callable[[httpx.Response], bool], *target: str, tree: Path = ROOT, **settings: str
+) -> Iterator[Server]:
+    """Run bare `bentoml serve`, or of another service that `target` names, in a tree of this project until the end."""
     port = int(settings.get("BENTOML_PORT") or free_port())
     environment = os.environ | {
         "BENTOML_HOME": str(folder / "bentoml"),  # its metrics folder is wiped at every start
@@ -152,7 +154,7 @@ def serving(folder: Path, ready: Callable[[httpx.Response], bool], *target: str,
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", *target],
-            cwd=ROOT,
+            cwd=tree,
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
