@@ -1,7 +1,6 @@
 """Rate limits, counted by the package `limits` for all workers together."""
 
 import asyncio
-import fcntl
 import ipaddress
 import logging
 import math
@@ -23,6 +22,7 @@ from service import metrics
 from service.http.errors import ApiError
 from service.http.routing import Route, RouteTable
 from service.settings import Settings
+from service.sqlite import one_at_a_time
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,7 @@ class SqliteStorage(Storage):
             isolation_level=None,
             check_same_thread=False,  # the event loop's thread may be another one than this
         )
-        # One worker after the other: SQLite waits for no lock when it changes to a write-ahead log.
-        with (Path(folder) / "rate-limits.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time(Path(folder) / "rate-limits.lock"):
             # No power cut matters here, and with a write-ahead log the kill of a worker does not, either.
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.schema import CreateIndex
 
 from service.log.migrations import migrate
 from service.log.tables import INDEXES, SUPERSEDED_INDEXES
+from service.sqlite import one_at_a_time
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Database:
         if self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(self._url)
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", self._prepare_sqlite)
         with _writing(engine) as connection:
             migrate(connection)
         for index in INDEXES:  # each alone: for a large log one takes seconds, and others write in between
@@ -75,6 +76,12 @@ class Database:
             for name in SUPERSEDED_INDEXES:
                 connection.execute(text(f"DROP INDEX IF EXISTS {name}"))
         return engine
+
+    def _prepare_sqlite(self, connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA busy_timeout = 5000")  # milliseconds: the other workers write, too
+        with one_at_a_time(Path(f"{self._url.database}-lock")) if self._url.database else nullcontext():
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # survives a kill of the process; safe with WAL
 
     def _open_postgresql(self) -> Engine:
         # A restarted server costs no row: a connection is tried before it is used.
@@ -94,14 +101,6 @@ def _writing(engine: Engine) -> Iterator[Connection]:
     with engine.begin() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
-
-
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 5000")  # milliseconds: the other workers write, too
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")  # survives a kill of the process; safe with WAL
-    cursor.close()
 
 
 def _stale_indexes(connection: Connection) -> tuple[list[Index], list[str]]:
