@@ -9,7 +9,6 @@ Pages of files that it reads do not count: they are the system's cache, which gi
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -54,9 +53,8 @@ def own_megabytes(pid: int) -> float:
 
 def measure(space: Workspace, stage: str) -> dict[str, Any]:
     """Run one stage; return its peak memory in MB."""
-    environment = os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     peak = 0.0
-    process = subprocess.Popen([sys.executable, "-m", f"stages.{stage}", MODEL], cwd=space.folder, env=environment)  # noqa: S603 - our own
+    process = subprocess.Popen(**space.process(stage))
     while process.poll() is None:
         peak = max(peak, own_megabytes(process.pid))
         time.sleep(0.05)

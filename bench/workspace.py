@@ -44,14 +44,17 @@ class Workspace:
 
     def run(self, *stages: str) -> None:
         """Run stages one after the other; what they print is to be seen."""
+        for stage in stages:
+            subprocess.run(**self.process(stage), check=True)
+
+    def process(self, stage: str) -> dict[str, Any]:
+        """Return what `subprocess` needs to run a stage: command, folder and environment."""
         environment = os.environ | {
             "PYTHONPATH": str(REPO),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder.resolve() / 'mlflow.db'}",
         }
         environment.pop("CIFAKE_ARCHIVE", None)
-        for stage in stages:
-            command = [sys.executable, "-m", f"stages.{stage}", MODEL]
-            subprocess.run(command, cwd=self.folder, env=environment, check=True)  # noqa: S603 - our own stages
+        return {"args": [sys.executable, "-m", f"stages.{stage}", MODEL], "cwd": self.folder, "env": environment}
 
     def json(self, path: str) -> Any:
         """Return what a stage wrote."""

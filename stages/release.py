@@ -37,6 +37,8 @@ def release(params: ReleaseParams, paths: ModelPaths, released: Card | None) -> 
         paths: the model's files.
         released: the card of the last release, if there is one.
     """
+    from stages.tracking import git_commit
+
     detector = open_detector(paths.candidate.path)
     if released and same_model(released, detector.card):
         print("release: the candidate is the released model")
@@ -72,7 +74,7 @@ def release(params: ReleaseParams, paths: ModelPaths, released: Card | None) -> 
     card = detector.card.model_copy(
         update={
             "release": Release(
-                git_commit=_git_commit(),
+                git_commit=git_commit(),
                 released_at=entry["read_at"],
                 validation=validation,
                 metrics=figures,
@@ -107,12 +109,6 @@ def _put_together(paths: ModelPaths, card: Card) -> None:
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
     write_text(whole.card, card.to_json() + "\n")
-
-
-def _git_commit() -> str | None:
-    from stages.tracking import git_commit
-
-    return git_commit()
 
 
 def _report(card: Card) -> dict[str, Any]:
