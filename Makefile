@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
 BIN := $(abspath $(VENV))/bin
+# Tests that need neither a server nor a browser nor long: they run on all cores at once, the others one by one.
+FAST := not slow and not pipeline and not serve and not browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
 # Nothing that runs here calls home.
@@ -46,14 +48,15 @@ ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… fo
 	@exec $(BIN)/python -m ui --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev ## run every test, the pipeline and the real service too
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
+	$(BIN)/pytest -m "not ($(FAST))"
 
 check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests: under 3 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir build/.cache/import-linter
-	$(BIN)/pytest -m "not slow and not pipeline and not serve and not browser"
+	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
 
 coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the processes that they start, too (a third slower)
 	@mkdir -p build/.cache/coverage

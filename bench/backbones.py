@@ -85,7 +85,7 @@ def train(network: Network, epochs: int) -> None:
         return
     settings = (f"train.epochs={epochs}", *network.settings, *QUICK)
     command = ["dvc", "exp", "run", "--temp", "--name", name, *(f"--set-param={each}" for each in of_model(settings))]
-    # What else a shell has set for a release is no matter of an experiment.
+    # Other settings for a release that a shell may have do not belong to an experiment.
     environment = {k: v for k, v in os.environ.items() if k != "LARGE_PHOTOS"}
     subprocess.run([*command, "evaluate@cifake"], cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own settings
 

@@ -2,9 +2,9 @@
 
 python bench/credentials.py FOLDER          with the service's settings (C2PA_TRUST_ANCHORS, …)
 
-The library is asked plainly, with its own defaults but for whom to trust, and not to check identity assertions. Where
-it raises an error, ours must be `unreadable`, `elsewhere`, or none. Only a signer whom C2PA_TIME_STAMP_ANCHORS alone
-knows may differ: the library has one list for both. Exit code 1: there is a difference.
+The library runs with its own defaults, but for the list of trusted signers, and does not check identity assertions.
+Where it raises an error, ours must be `unreadable`, `elsewhere`, or none. Only a signer that is in
+C2PA_TIME_STAMP_ANCHORS alone may differ: the library has one list for both. Exit code 1: there is a difference.
 """
 
 import argparse

@@ -317,7 +317,7 @@ class Clients:
         except httpx.TransportError as error:
             self._fault(number, ask, f"no answer: {error!r}")
             self._count(ask, "no answer")
-            self.seen.left.add(f"soak-{number}")  # said once; its row and its line are no faults of their own
+            self.seen.left.add(f"soak-{number}")  # said once; its row and its line are not counted as further faults
             self.seen.reset.add(f"soak-{number}")
             return
         self._count(ask, str(answer.status_code))
@@ -476,7 +476,7 @@ def judge(clients: Clients, server: Server, database: Path, workers: list[int], 
         printed_lines = server.requests()
     except ValueError as error:
         printed_lines = []
-        faults.append(f"a line of the output is no JSON: {error}")
+        faults.append(f"a line of the output is not JSON: {error}")
     statuses = {line["request_id"]: line["status"] for line in printed_lines}
     lines = Counter(line["request_id"] for line in printed_lines)  # those of the start and the end have other ids
     lines = Counter({one: count for one, count in lines.items() if one in seen.lines or one.startswith("soak-")})

@@ -70,7 +70,7 @@ def main() -> int:
 
 @cache  # once is enough
 def _waiting(url: str, patience: float) -> None:
-    """Say that it waits, and for whom: silence for minutes would look like a fault."""
+    """Say what it is waiting for: minutes of silence would look like a fault."""
     where = f"{url} (API_URL) is busy or does not answer"
     print(f"{where}: trying for {patience:.0f} seconds (--patience)", file=sys.stderr, flush=True)
 

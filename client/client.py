@@ -1,4 +1,4 @@
-"""The detector from Python, with types, and with patience where it is busy."""
+"""The detector from Python, with typed answers; a busy service is asked again."""
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
@@ -27,9 +27,9 @@ class _Explained(Prediction):
 
 
 class Client:
-    """Asks the service; may be shared by threads.
+    """Asks the service. Threads may share it.
 
-    Where the service is busy, limits the rate, or cannot be reached, each call waits and asks again: as long as
+    If the service is busy, limits the rate, or cannot be reached, each call waits and asks again: as long as
     `Retry-After` says, and `patience` seconds in all.
     """
 
@@ -138,5 +138,5 @@ class Client:
             place = ".".join(map(str, fault["loc"]))
             url = self._service.url
             raise ServiceError(
-                f"What answers at {url} is no detector that this client knows ({place}: {fault['msg']})."
+                f"What answers at {url} is not a detector that this client knows ({place}: {fault['msg']})."
             ) from None

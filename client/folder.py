@@ -1,4 +1,4 @@
-"""All photos of a folder, several requests at a time, to one table; stopped and started again it goes on.
+"""Scores all photos of a folder into one table, several requests at a time; stopped and started again, it continues.
 
 Every answer is written to a journal beside the table as soon as it is there; the table is made of it at the end.
 """
@@ -40,7 +40,7 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
     """Score every JPEG, PNG, WebP, AVIF and HEIC file below a folder, each exactly once.
 
     Args:
-        client: whom to ask.
+        client: the service that answers.
         folder: looked through with the folders in it; links to folders are not followed.
         out: the table, `.csv` or `.parquet`, with `COLUMNS`. While photos are missing, `<out>.journal` holds what is
             there.
@@ -58,7 +58,7 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
     if out.suffix.lower() not in {".csv", ".parquet"}:
         raise FolderError(f"{out}: name a .csv or .parquet file")
     if not folder.is_dir():
-        raise FolderError(f"{folder} is no folder")
+        raise FolderError(f"{folder} is not a folder")
     if out.exists():
         raise FolderError(f"{out} is there already: remove it, or name another file")
     names, _ = photos_of(folder)
@@ -104,7 +104,7 @@ def photos_of(folder: Path) -> tuple[list[str], Counter[str]]:
 def write_table(out: Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV or Parquet, whole or not at all.
 
-    In CSV a list is one cell, its items divided by `;`, and what a spreadsheet would take for a formula is told apart:
+    In CSV a list is one cell, its items divided by `;`. Cells that a spreadsheet would take for formulas are marked:
     names and credentials come from strangers.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
@@ -157,7 +157,7 @@ def _journal(path: Path, folder: Path) -> Iterator[tuple[TextIOWrapper, dict[str
             other = json.loads(head if newline or not this.startswith(torn) else this)["folder"]
             rows = {row["path"]: row for row in map(json.loads, lines)}
         except (ValueError, KeyError, TypeError):
-            raise FolderError(f"{path} is no journal of this program: remove it, or name another OUT") from None
+            raise FolderError(f"{path} is not a journal of this program: remove it, or name another OUT") from None
         if other != str(folder.resolve()):
             raise FolderError(f"{path} is of another folder, {other}: remove it, or name another OUT")
         file.truncate(len((whole + newline).encode()))
@@ -193,7 +193,7 @@ def _size(path: Path) -> int:
 
 def _read(path: Path) -> bytes:
     if path.exists() and not path.is_file():  # such as a pipe: nobody may ever write to it
-        raise OSError(f"{path.name} is no file")
+        raise OSError(f"{path.name} is not a file")
     return path.read_bytes()
 
 
@@ -212,7 +212,7 @@ def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
 
 
 def _answers(client: Client, photos: list[bytes]) -> list[Answer]:
-    """Ask for a batch; where the service refuses it or fails over it, photo by photo, so that one stops no other."""
+    """Ask for a batch. If that fails, ask photo by photo, so that one photo cannot stop the others."""
     try:
         return client.predict_batch(photos)
     except ServiceError as error:

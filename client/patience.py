@@ -1,4 +1,4 @@
-"""Asking again: after as long as the service says, or a little longer each time where nobody answers."""
+"""Retries: after the time that the service says, or a little longer each time if nothing answers."""
 
 from collections.abc import Callable
 

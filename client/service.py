@@ -14,13 +14,13 @@ TIMEOUT = httpx.Timeout(60, connect=5)  # seconds
 
 
 class ServiceError(Exception):
-    """The service cannot answer; the message is a sentence for whoever asked.
+    """The service cannot answer; the message is a sentence for the user.
 
     Attributes:
         status: the answer's HTTP status; None: there was no answer.
         error: the service's short name of the error, such as `too_busy`; None: it gave none.
         wait: seconds until it is worth asking again, where the service said so.
-        down: nobody answers at all.
+        down: nothing answers at all.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
 
 class Service:
-    """Asks once, and returns what came; may be shared by threads."""
+    """Asks once, and returns the answer. Threads may share it."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         """Connect to nothing yet.
@@ -173,7 +173,7 @@ def _refusal(answer: httpx.Response) -> ServiceError:
         "too_busy": f"The detector is busy. Try again in {_duration(seconds)}.",
         "unauthorized": "The detector wants an API key: set API_KEY to a valid one.",
         "model_not_loaded": "The detector has no model at the moment. Its operator has to look.",
-        "unsupported_format": f"This is no photo that can be read: {detail}.",
+        "unsupported_format": f"This is not a photo that can be read: {detail}.",
     }
     sentence = sentences.get(error, f"{detail[:1].upper()}{detail[1:]}.")
     return ServiceError(sentence, status=answer.status_code, error=error, wait=seconds)

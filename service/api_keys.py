@@ -1,4 +1,4 @@
-"""API keys: who may ask, told apart by name.
+"""API keys: who may use the service, each with a name.
 
 python -m service.api_keys [name] makes a new key, and the line for API_KEYS that knows only its hash.
 """
@@ -48,7 +48,7 @@ def parse_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def find_key(keys: Sequence[ApiKey], presented: bytes) -> ApiKey | None:
-    """Return the key that was presented, or None; takes as long for a wrong key as for any right one."""
+    """Return the key that was sent, or None. It takes the same time for a wrong key as for a right one."""
     digest = hashlib.sha256(presented).digest()
     found = None
     for key in keys:  # all of them, also after a hit

@@ -3,7 +3,7 @@
 python -m service.check_credentials FOLDER
 
 One line a file: its state, the four facts (yes, no, or - where it is not known), what it declares, the signer, and what
-is wrong. Of what is no photo, or cannot be read, the line says so. docs/PROVENANCE.md explains the words.
+is wrong. A file that is not a photo, or cannot be read, has a line that says so. docs/PROVENANCE.md explains the words.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     reader = load_settings().credential_reader()
     if not folder.is_dir():
-        print(f"error: {folder} is no folder", file=sys.stderr)
+        print(f"error: {folder} is not a folder", file=sys.stderr)
         sys.exit(FAILED)
     states: Counter[str] = Counter()
     print("\t".join(HEADERS))

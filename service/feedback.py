@@ -3,7 +3,7 @@
 python -m service.feedback export feedback.csv --since 30d     what was said, with the predictions it is about
 python -m service.feedback disagreement --since 30d            where moderators disagree, slice by slice
 
-Reviewed photos are no random choice: a share of disagreement among them is not the service's error rate.
+Reviewed photos are not a random sample: the share of disagreement among them is not the service's error rate.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def reviewed(log: PredictionLog, since: str | None, until: str | None, model: st
         model: only of its predictions; None: of all models.
 
     Raises:
-        TimeRangeError: the two are no time range.
+        TimeRangeError: the two are not a time range.
         sqlalchemy.exc.SQLAlchemyError, OSError: the log cannot be read.
     """
     begin, end = span(since, until, now()) or (None, None)

@@ -214,7 +214,7 @@ class DriftReference(Schema):
 
 
 class Reviewed(Schema):
-    """Of reviewed photos only: they are no random choice."""
+    """Only photos that a person reviewed. They are not a random sample."""
 
     photos: int = Field(description="of the window, those with a moderator's verdict")
     accuracy: float = Field(ge=0, le=1)

@@ -75,7 +75,7 @@ def _folder(value: str) -> None:
 
 def _origin(value: str) -> str:
     if value != "*" and (not value.startswith(("http://", "https://")) or value.count("/") != 2):
-        raise ValueError(f"'{value}' is no origin such as https://shop.example")
+        raise ValueError(f"'{value}' is not an origin such as https://shop.example")
     return value
 
 
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         default=ROOT / "models", description="the folder that holds the models, each in a folder of its name"
     )
     model_path: Path | None = Field(
-        default=None, description="of before: a model's file or folder, served alone instead of those in MODELS"
+        default=None, description="deprecated: the file or folder of one model, served instead of those in MODELS"
     )
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
         """Return the keys of API_KEYS and API_KEYS_FILE; with none, everyone may ask.
 
         Raises:
-            ValueError: the file cannot be read or is no list of keys.
+            ValueError: the file cannot be read or is not a list of keys.
         """
         entries = list(self.api_keys)
         if self.api_keys_file is not None:
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         return parse_keys(entries)
 
     def credential_reader(self) -> CredentialReader:
-        """Return what reads Content Credentials, and knows whom to believe.
+        """Return the reader of Content Credentials, with the signers that it trusts.
 
         Raises:
             ValueError: one of the files or lists cannot be read.

@@ -30,10 +30,10 @@ WINDOWS = 10_000  # photos that bench/drift.py draws its largest windows from
 
 
 def check_committed() -> None:
-    """Refuse a release whose commit would not say what it was made of.
+    """Refuse a release whose commit would not say what code and params made it.
 
     Raises:
-        StageError: this is no git repository, or it has uncommitted changes beside those the steps write.
+        StageError: this is not a git repository, or it has uncommitted changes beside those the steps write.
     """
     # With -z names come unquoted, and without renames each entry is a status of two letters, a space and one name.
     entries = git("status", "--porcelain", "--no-renames", "--untracked-files=all", "-z").split("\0")
@@ -91,10 +91,10 @@ def git(*arguments: str) -> str:
 
 
 def repro(name: str) -> None:
-    """Run a model's stages by `dvc repro` of this environment, with this environment's Python.
+    """Run a model's stages by this environment's `dvc repro` and Python.
 
     Raises:
-        StageError: a stage failed; what it said stands above.
+        StageError: a stage failed; its message is above.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", f"release@{name}"]

@@ -44,7 +44,7 @@ def pick(name: str | None, known: Collection[str], where: str) -> str:
         where: they are listed, for the error.
 
     Raises:
-        StageError: there is no such model, or not one alone.
+        StageError: there is no such model, or more than one fits.
     """
     names = ", ".join(sorted(known)) or "none"
     if name is None and len(known) == 1:
@@ -116,9 +116,9 @@ def promote(name: str, version: str | None, to: Path, folder: Path | None = None
 
 
 def rollback(name: str, to: Path) -> str:
-    """Make the champion before this one champion again; return its version.
+    """Make the earlier champion champion again; return its version.
 
-    Once only: a second time would bring back what was just given up.
+    Once only: a second rollback would bring back the version that was just given up.
 
     Raises:
         StageError: there was none, or it was gone back to already.

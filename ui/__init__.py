@@ -1,1 +1,1 @@
-"""The page for moderators, in Gradio; it knows nothing of the service but its HTTP."""
+"""The page for moderators, in Gradio; it uses the service by HTTP alone."""

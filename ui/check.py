@@ -1,4 +1,4 @@
-"""Tab "Check a photo": drop one, read the verdict, see why, say what the photo is."""
+"""Tab "Check a photo": upload one, read the verdict, see why, say what the photo is."""
 
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ _SLIDE = "(percent) => { document.documentElement.style.setProperty('--heat', pe
 
 def build(client: Service) -> None:
     """Fill the tab."""
-    # The photo as it came: Gradio would read and write it anew, and what is no photo would be an error without words.
-    # On the class: Gradio makes the component anew for each visitor, and would forget what one of them was told.
+    # The photo as it came: Gradio would decode and encode it again, and answer a file that is not a photo with an
+    # error without words. Set on the class: Gradio makes a new component for each visitor.
     gr.Image.preprocess = _path_of  # type: ignore[method-assign, assignment]
     answered = gr.State(None)
     with gr.Row():

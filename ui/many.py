@@ -65,7 +65,7 @@ def build(client: Service) -> None:
 def checked(client: Service, paths: list[str], before: Rows, progress: gr.Progress) -> Iterator[Rows]:
     """Check photos in batches; yield all rows after each.
 
-    Photos that have a verdict in `before` are not asked for again: what failed on the way is tried anew.
+    Photos that have a verdict in `before` are not asked for again: photos that failed are tried again.
     """
     rows = {path: row for path, row in before.items() if not row[HEADERS.index("error")]}
     unanswered = [path for path in paths if path not in rows]
@@ -127,7 +127,7 @@ def failed(path: str, sentence: str, request_id: str = "") -> Row:
 
 
 def thumbnail(path: str) -> str:
-    """Return a small picture as HTML; nothing where the file is none."""
+    """Return a small picture as HTML; nothing if the file is not a picture."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))

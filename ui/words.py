@@ -1,4 +1,4 @@
-"""Answers of the service in plain words, as HTML where a picture says it better."""
+"""Answers of the service in plain words, and as HTML."""
 
 import base64
 import html
@@ -74,7 +74,7 @@ def _by_pixels(answer: dict[str, Any]) -> str:
 
 def marks(answer: dict[str, Any]) -> str:
     """Say what the file says of its making, unsigned."""
-    found = answer["provenance"].get("marks", [])  # a service of before sends none
+    found = answer["provenance"].get("marks", [])  # an older service sends none
     said = []
     for mark in found:
         by = f" by {mark['generator']}" if mark["generator"] else ""
@@ -106,7 +106,7 @@ def credential(found: dict[str, Any] | None) -> str:
 
 
 def _state(found: dict[str, Any]) -> str:
-    """Say why a credential is believed, or not. Only what was changed may be called so: it accuses the seller."""
+    """Say why a credential is believed, or not. "Changed" accuses the seller: it is said only where it is known."""
     signer = found["signer"] or _UNNAMED
     if found["status"] == "valid":
         return f"valid, signed by {signer}"
@@ -118,7 +118,7 @@ def _state(found: dict[str, Any]) -> str:
         return "broken: it, or a version before it, breaks a rule of C2PA"
     reasons = []
     if found.get("signer_trusted") is False:
-        reasons.append(f"{signer} is nobody whom this service trusts")
+        reasons.append(f"this service does not trust {signer}")
     if found.get("in_time") is False:
         reasons.append("the certificate had expired, or nobody trusted says when it was signed")
     if "signingCredential.invalid" in found["problems"]:
@@ -134,7 +134,7 @@ def model(answer: dict[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share such as `97 %`; at the ends never more than is known."""
+    """Return a share such as `97 %`; never 0 % or 100 % for a share between them."""
     number = "over 99" if share > 0.99 else "under 1" if share < 0.01 else f"{100 * share:.0f}"
     return f"{number}\u00a0%"
 
@@ -174,7 +174,7 @@ def problem(sentence: str) -> str:
 
 
 def hint(sentence: str) -> str:
-    """Return a sentence that is no verdict, as HTML."""
+    """Return a sentence other than a verdict, as HTML."""
     return f'<p role="status">{html.escape(sentence)}</p>'
 
 

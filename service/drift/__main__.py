@@ -100,7 +100,8 @@ def own_alarms(table: Table, size: int) -> tuple[int, int]:
     """Return how many windows a reference holds, and how many of them would alarm against the rest of it.
 
     Photos come in series: one seller's, one day's. Then windows differ although nothing has changed, and the promise of
-    few false alarms, which is one for independent photos, does not hold. This tells before it wakes anybody.
+    few false alarms, which is one for independent photos, does not hold. So they are counted here, before an alarm
+    wakes anybody.
 
     Args:
         table: in the order of time.

@@ -31,7 +31,7 @@ def estimated_accuracy(probability: npt.NDArray[np.float64]) -> tuple[float, flo
 def reviewed(labelled: Sequence[tuple[Mapping[str, Any], str]]) -> Reviewed | None:
     """Return the figures of the photos in a window that moderators reviewed; None with too few.
 
-    They are no random choice: people look at what was sent to review.
+    They are not a random sample: people look at what was sent to review.
 
     Args:
         labelled: rows of the prediction log, each with what a moderator said.

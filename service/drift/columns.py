@@ -36,7 +36,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Table:
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:
     """Return the columns of a reference as it is stored: `embedding` is float [m, components], the others [m].
 
-    One of before has `distance` for `ood_score`.
+    One of an earlier version has `distance` for `ood_score`.
 
     Raises:
         KeyError: a column that every reference has is missing.
@@ -51,7 +51,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Table:
 
 
 def to_arrays(table: Table) -> dict[str, Floats]:
-    """Return a table as `from_arrays` takes it; not rounded, or equal sizes would differ from what is logged next."""
+    """Return a table as `from_arrays` takes it. Not rounded: rounded sizes would differ from those logged later."""
     embedding = np.stack([table[name] for name in EMBEDDING if name in table], axis=1)
     columns = {name: values for name, values in table.items() if name not in EMBEDDING and name != "score"}
     return columns | {"embedding": embedding}

@@ -1,8 +1,8 @@
 """One model's drift: on request, once a minute for the metrics, and at checks, whose windows never overlap.
 
-A check takes `DRIFT_WINDOW` predictions of the model that no check had before, and comes `DRIFT_CHECK_SECONDS` after
-the one before at the earliest. Its report is kept. People are paged by checks that drift one after the other, never by
-one window (docs/DRIFT.md).
+A check takes `DRIFT_WINDOW` predictions of the model that no earlier check had, and comes at least
+`DRIFT_CHECK_SECONDS` after the last one. Its report is kept. Several checks that drift one after the other page people;
+one never does (docs/DRIFT.md).
 """
 
 import logging

@@ -68,7 +68,7 @@ class DriftMonitor:
         return known[name]
 
     def run(self, stop: threading.Event) -> None:
-        """Watch until `stop` is set; what fails is tried again, and is no reason not to watch the other models."""
+        """Watch until `stop` is set. A model that fails is tried again; the others are watched meanwhile."""
         failing: set[str] = set()
         while True:
             try:

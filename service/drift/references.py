@@ -63,7 +63,7 @@ class References:
         """
         self._files, root = url_to_fs(url)
         self._model = model
-        self._old_folder = f"{root}/references"  # of before references knew the model's name
+        self._old_folder = f"{root}/references"  # of the version before references had the model's name
         self._folder = f"{self._old_folder}/{model}"
         self._own = folder / REFERENCE
         self._told = False  # that old ones are read
@@ -165,7 +165,7 @@ class References:
             raise BadReferenceError(f"the adopted reference {name} is damaged: {self._remedy()}") from error
 
     def _cat(self, name: str) -> bytes | None:
-        """Return a file's bytes, of the first model also one of before; None: there is no such file."""
+        """Return a file's bytes; None: there is no such file. The first model may have one of an earlier version."""
         for folder in (self._folder, self._old_folder)[: 2 if self._model == FIRST_MODEL else 1]:
             with suppress(FileNotFoundError):
                 data: bytes = self._files.cat_file(f"{folder}/{name}")

@@ -15,7 +15,7 @@ from service.log.tables import FIRST_MODEL
 
 logger = logging.getLogger(__name__)
 
-# Such as 20261122T180000Z-cifake-drift; one of before names no model.
+# Such as 20261122T180000Z-cifake-drift; one of an earlier version names no model.
 _NAME = re.compile(r"\d{8}T\d{6}Z(?:-(?P<model>[a-z][a-z0-9-]{0,39}))?-(?:ok|drift|insufficient_data)")
 
 
@@ -82,7 +82,7 @@ class Reports:
         return found
 
     def answer(self, name: str) -> dict[str, Any]:
-        """Return a kept answer, as JSON has it; one of before counts as the first model's.
+        """Return a kept answer, as JSON has it; one of an earlier version counts as the first model's.
 
         Raises:
             FileNotFoundError: there is no such one.

@@ -8,7 +8,7 @@ _AGO = re.compile(r"(\d{1,6})([smhd])")
 
 
 class TimeRangeError(ValueError):
-    """What was written is no time range; the message says how to write one."""
+    """What was written is not a time range; the message says how to write one."""
 
 
 def parse_time(text: str, now: datetime) -> datetime:
@@ -28,14 +28,14 @@ def parse_time(text: str, now: datetime) -> datetime:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except (ValueError, OverflowError):
-        raise TimeRangeError(f"'{text[:50]}' is no time: write 24h, 7d, or 2026-11-22T18:00:00Z") from None
+        raise TimeRangeError(f"'{text[:50]}' is not a time: write 24h, 7d, or 2026-11-22T18:00:00Z") from None
 
 
 def span(since: str | None, until: str | None, now: datetime) -> tuple[datetime, datetime] | None:
     """Return a time range, or None where none was asked for.
 
     Raises:
-        TimeRangeError: a text is no time, `until` comes without `since`, or the range is empty.
+        TimeRangeError: a text is not a time, `until` comes without `since`, or the range is empty.
     """
     if since is None:
         if until is not None:

@@ -19,7 +19,7 @@ _ERRORS = {
     404: "no such prediction, or no such report",
     408: "the body did not arrive in time",
     413: "file, body or photo too large",
-    415: "another type of body, an encoded body, or a photo that is no JPEG, PNG, WebP, AVIF or HEIC",
+    415: "another type of body, an encoded body, or a photo that is not JPEG, PNG, WebP, AVIF or HEIC",
     422: "fields missing or wrong, or a corrupt or too small photo",
     429: "too many requests of one client, where rate limits are on",
     503: "too busy, or no model is loaded, or the prediction log or the drift monitor does not answer",

@@ -14,7 +14,7 @@ from service.http.errors import error_answer
 from service.http.middleware import HEADERS, new_request_id
 from service.http.request_log import log_request
 
-_DETAIL = "this is no valid HTTP request: check its method, path, headers and length"
+_DETAIL = "this is not a valid HTTP request: check its method, path, headers and length"
 
 
 def no_timers() -> None:

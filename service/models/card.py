@@ -142,7 +142,7 @@ class Card(_Part):
     @model_validator(mode="before")
     @classmethod
     def _of_any_format(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "model" in value and "sha256" in value:  # a card.json of before
+        if isinstance(value, dict) and "model" in value and "sha256" in value:  # a card.json of an earlier version
             release = {key: part for key, part in value.items() if key not in ("version", "sha256", "model")}
             value = value["model"] | {"sha256": value["sha256"], "release": release}
         if isinstance(value, dict) and value.get("format") == 1:
@@ -206,7 +206,7 @@ def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession
         inside = Card.model_validate(json.loads(session.get_modelmeta().custom_metadata_map["card"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"model file {file} is no detector of this project (card: {_why(error)}): {_REMEDY}"
+            f"model file {file} is not a detector of this project (card: {_why(error)}): {_REMEDY}"
         ) from error
     if card and (card.name, card.version) != (inside.name, inside.version):
         raise ModelError(

@@ -74,7 +74,7 @@ class Detector:
         self.alpha = alpha
         self.ai_prior = ai_prior
         given = {entry.name for entry in self._session.get_outputs()}
-        # Files of before format 2 call it `distance`.
+        # Files older than format 2 call it `distance`.
         self._outputs = [name if name in given or name != "ood_score" else "distance" for name in _OUTPUTS]
         try:
             self._verify()
@@ -129,10 +129,10 @@ class Detector:
         """Raise ValueError unless the file takes and gives what a detector does; warms it up, too."""
         inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)")]:
-            raise ValueError(f"takes {inputs}, not uint8 'images': it is no detector of this project")
+            raise ValueError(f"takes {inputs}, not uint8 'images': it is not a detector of this project")
         missing = set(self._outputs) - {entry.name for entry in self._session.get_outputs()}
         if missing:
-            raise ValueError(f"does not give {', '.join(sorted(missing))}: it is no detector of this project")
+            raise ValueError(f"does not give {', '.join(sorted(missing))}: it is not a detector of this project")
         try:
             outputs = self._run(np.full((2, self.height, self.width, 3), 127, dtype=np.uint8))
         except Exception as error:  # onnxruntime's own exception classes

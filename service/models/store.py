@@ -53,7 +53,6 @@ class ModelStore:
         """Load all models; each one that cannot be loaded is logged in one line and left out."""
         self._settings = settings
         self._places: dict[str, _Place] = {}
-        self._in_service: set[str] = set()  # keys of `_places`
         self.models: Mapping[str, Detector] = {}
         self.refused: Mapping[str, str] = {}
         if settings.model_path is not None:
@@ -121,26 +120,32 @@ class ModelStore:
     def _fitting(self, refused: dict[str, str]) -> dict[str, Detector]:
         """Return the models that can be served together, and add to `refused` why the others cannot.
 
-        Of two that claim the same sizes of photos, the one that was in service before is served, else the first in
-        alphabetical order.
+        Of two that claim the same sizes of photos, the one that is in service is served, else the first in
+        alphabetical order. A model whose new files claim another's sizes goes on with those before.
         """
         models: dict[str, Detector] = {}
-        for key, place in sorted(self._places.items(), key=lambda each: (each[0] not in self._in_service, each[0])):
+
+        def rival(detector: Detector) -> Detector | None:
+            known = detector.card.domain.geometry
+            return next((other for other in models.values() if overlap(known, other.card.domain.geometry)), None)
+
+        served = self.models.values()
+        places = sorted(self._places.items(), key=lambda each: (each[1].detector not in served, each[0]))
+        for key, place in places:
             name = place.detector.name if place.detector else key
             if place.fault is not None:
                 refused[name] = place.fault
             if place.detector is None:
                 continue
-            known = place.detector.card.domain.geometry
-            rival = next((other for other in models.values() if overlap(known, other.card.domain.geometry)), None)
-            if rival is None:
-                models[name] = place.detector
-            else:
+            if (other := rival(place.detector)) is not None:
                 refused[name] = (
-                    f"{place.path} claims sizes of photos that {rival.name} claims too: give each model a "
+                    f"{place.path} claims sizes of photos that {other.name} claims too: give each model a "
                     "domain.geometry of its own"
                 )
-        self._in_service = {key for key, place in self._places.items() if place.detector in models.values()}
+            for detector in (place.detector, self.models.get(name)):
+                if detector is not None and rival(detector) is None:
+                    models[name] = detector
+                    break
         return dict(sorted(models.items()))
 
     def _note_served(self, name: str, before: Detector | None, now: Detector | None, *, starting: bool) -> None:
@@ -177,7 +182,7 @@ def model_folders(settings: Settings) -> dict[str, Path]:
     beside it.
 
     Raises:
-        ModelError: MODELS is no folder, or holds no model.
+        ModelError: MODELS is not a folder, or holds no model.
     """
     if (path := settings.model_path) is not None:
         folder = path if path.is_dir() else path.parent

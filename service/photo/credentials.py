@@ -47,7 +47,7 @@ class CredentialReader:
                 is not for e-mail.
 
         Raises:
-            ValueError: those are no certificates, or no object identifiers.
+            ValueError: these are not certificates, or not object identifiers.
         """
         for anchors in filter(None, (trust_anchors, time_stamp_anchors)):
             _check_certificates(anchors)
@@ -107,7 +107,7 @@ def library_state(credential: Credential) -> LibraryState:
 
 
 def read_certificates(path: Path | None) -> str:
-    """Return the certificates in a file, PEM; none where there is no file.
+    """Return the certificates in a file, PEM; none if there is no file.
 
     Raises:
         ValueError: it cannot be read, or holds none.
@@ -128,7 +128,7 @@ def read_key_usages(text: str) -> tuple[str, ...]:
     In a file, what begins with `//` or `#` is a comment, as in those that other programs of C2PA read.
 
     Raises:
-        ValueError: the file cannot be read, or one is no object identifier.
+        ValueError: the file cannot be read, or one is not an object identifier.
     """
     if re.fullmatch(r"[\d., ]*", text):
         usages = [part.strip() for part in text.split(",")]
@@ -136,7 +136,7 @@ def read_key_usages(text: str) -> tuple[str, ...]:
         try:
             lines = Path(text).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"it is no list of object identifiers, and no file: {error}") from None
+            raise ValueError(f"it is neither a list of object identifiers nor a file: {error}") from None
         usages = [line.strip() for line in lines if not line.lstrip().startswith(("//", "#"))]
     found = tuple(usage for usage in usages if usage)
     _check_key_usages(found)
@@ -153,7 +153,7 @@ def _check_certificates(pem: str) -> None:  # the library would pass over what i
 def _check_key_usages(usages: tuple[str, ...]) -> None:  # likewise
     for usage in usages:
         if not _OID.fullmatch(usage):
-            raise ValueError(f"'{usage}' is no object identifier such as {KEY_USAGES[0]}")
+            raise ValueError(f"'{usage}' is not an object identifier such as {KEY_USAGES[0]}")
 
 
 def _context(anchors: str, usages: str, *, any_time: bool = False) -> Context:

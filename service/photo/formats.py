@@ -34,7 +34,7 @@ def format_of(data: bytes) -> Format | None:
 
 
 def brands(data: bytes) -> frozenset[bytes]:
-    """Return the brands of a file in ISO boxes, such as `avif`; none where it is no such file.
+    """Return the brands of a file in ISO boxes, such as `avif`; none if it is another kind of file.
 
     Source: ISO/IEC 14496-12, 4.3: a box `ftyp` comes first, with a major brand, a version and compatible brands.
     """

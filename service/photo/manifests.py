@@ -64,7 +64,7 @@ class _Codes:
         return [*self.found, *self.recorded]
 
     def failures(self) -> list[str]:
-        """Return all failures but what we know better than those before us: whom we trust."""
+        """Return all failures, without those about trust: the service has its own list of trusted signers."""
         ours = TRUSTED in self.found and UNTRUSTED not in self.failure
         return self.failure + [code for code in self.recorded_failure if not (ours and code == UNTRUSTED)]
 

@@ -102,7 +102,7 @@ def read(metadata: Metadata) -> tuple[list[Mark], list[str]]:
         metadata: as `service.photo.decode` gives it.
 
     Returns:
-        The marks, in the order of `TABLE`; and those that clients of before know, in their words, sorted. Both are
+        The marks, in the order of `TABLE`; and those that older clients know, in their words, sorted. Both are
         empty where the file says nothing, which proves nothing.
     """
     fields = fields_of(metadata)
@@ -341,7 +341,7 @@ TABLE: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-# ---- what clients of before know
+# ---- what older clients know
 
 _KEYS_OF_BEFORE = {"parameters": _WEB_UI} | {
     key: _KEYS[key] for key in ("prompt", "workflow", "invokeai_metadata", "sd-metadata", "Dream")

@@ -32,7 +32,7 @@ def collect(rows: Iterator[Row], folder: Path | None = None) -> tuple[ImageSet, 
         try:
             spool.add(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
         except (UnidentifiedImageError, OSError) as error:
-            raise StageError(f"{name} is no readable image ({error}): fetch the data set again") from error
+            raise StageError(f"{name} is not a readable image ({error}): fetch the data set again") from error
         except ValueError as error:
             raise StageError("holds images of different sizes, so it is not CIFAKE (all 32x32)") from error
         labels.append(label)

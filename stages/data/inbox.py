@@ -14,7 +14,7 @@ IMPORT = "'dvc repro data.dvc' imports photos/ anew, which 'dvc exp run' does no
 def check_import(pointer: Path = POINTER, folder: Path = OWN) -> None:
     """Refuse to train on yesterday's photos: `dvc exp run` imports the inbox only where there is no `data/` yet.
 
-    An inbox without photos is no fault: a colleague's came by `dvc pull data`, a team's from a bucket.
+    An inbox without photos is not an error: the photos may have come by `dvc pull data`, or from a bucket.
 
     Args:
         pointer: data.dvc, which names the inbox.

@@ -142,7 +142,7 @@ def large_photos() -> Path | None:
         count = sum(1 for _ in photos_of(path))
     except (OSError, EOFError, RuntimeError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise StageError(f"LARGE_PHOTOS={named} is no folder, zip or tar that can be read: {reason}") from error
+        raise StageError(f"LARGE_PHOTOS={named} is not a folder, zip or tar that can be read: {reason}") from error
     if not count:
         raise StageError(f"LARGE_PHOTOS={named} holds no photo (JPEG, PNG, WebP, AVIF or HEIC)")
     return path

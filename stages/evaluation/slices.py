@@ -27,7 +27,7 @@ class Evaluator:
 
 
 def cifar_classes(images: Images, raw: Path, names: Path) -> npt.NDArray[np.str_] | None:
-    """Return the CIFAR-10 class of each photo ("" where it is no photo of CIFAKE's), as far as file names tell.
+    """Return the CIFAR-10 class of each photo ("" for other photos), as far as file names tell.
 
     Args:
         images: uint8 [N, H, W, 3].

@@ -1,7 +1,7 @@
 """Pictures that no detector of photos should judge, drawn from a seed.
 
 Export learns from `OUTLIERS` what no photo looks like; evaluate and release ask with `KINDS`, which were drawn by other
-means, so that a right answer is no learning by heart.
+means, so that the right answer cannot be learned by heart.
 """
 
 import io

@@ -127,7 +127,7 @@ def _explanation(params: Gates, figures: Figures) -> Iterator[Row]:
     """Yield how much better than random masks the map is: less area of deletion, more of insertion."""
     for curve, larger, smaller in (("deletion", "random", "map"), ("insertion", "map", "random")):
         areas = figures[curve]
-        gain = areas[f"{larger}_area"] - areas[f"{smaller}_area"]  # 0 is as good as random, which is no map
+        gain = areas[f"{larger}_area"] - areas[f"{smaller}_area"]  # 0: no better than a random map
         yield f"the heat map's gain over random masks in {curve}", gain, "<=", params.min_map_gain, "min_map_gain"
 
 

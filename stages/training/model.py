@@ -131,7 +131,7 @@ def build(config: dict[str, Any]) -> Detector:
     name, size, pretrained = config["backbone"], height_width(config["image_size"]), config["pretrained"]
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none: see timm.list_models()"
-        raise StageError(f"train.backbone '{name}' is no timm model; near names: {near}")
+        raise StageError(f"train.backbone '{name}' is not a timm model; near names: {near}")
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise StageError(f"train.pretrained: {pretrained} does not exist: name a safetensors file, true or false")
     arguments: dict[str, Any] = {}

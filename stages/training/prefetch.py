@@ -1,4 +1,4 @@
-"""The next item is made while this one is worked on."""
+"""Makes the next item while the caller works on the current one."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items in order, each made in one thread while the caller works on the one before; none may be None."""
+    """Yield the items in order. A thread makes the next one while the caller works on the last. None may be None."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, iterator, None)

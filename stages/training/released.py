@@ -9,7 +9,7 @@ from stages.paths import ModelPaths
 
 
 def take_released(paths: ModelPaths) -> bool:
-    """Make the released checkpoint the candidate's where training would give it again; tell whether that was so.
+    """If training would give the released checkpoint again, make it the candidate's; return whether it did.
 
     It is so where DVC finds the command, code, data, params and curves as dvc.lock has them, and the checkpoint that
     dvc.lock names is the released one. A candidate that is that checkpoint already is trained anew: only

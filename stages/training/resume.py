@@ -1,4 +1,4 @@
-"""What a killed training needs to go on."""
+"""What a killed training needs to continue."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ Row = dict[str, float]  # one epoch's curves
 
 
 def identity_of(config: dict[str, Any], *sets: ImageSet) -> str:
-    """Digest of all that makes a run what it is: only an equal run may go on from a saved state."""
+    """Return a digest of everything that defines a run: only an equal run may continue from a saved state."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for part in sets:
         for photo in as_stored(part.images):
@@ -40,7 +40,7 @@ class TrainingState:
         self._path, self._identity, self._parts, self._generator = path, identity, parts, generator
 
     def restore(self) -> list[Row]:
-        """Go back to where an equal run was stopped; return its curves, none where there is no such run."""
+        """Load the state of an equal run that was stopped; return its curves, none if there was no such run."""
         saved = self._load()
         if saved is None:
             return []

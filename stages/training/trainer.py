@@ -1,4 +1,4 @@
-"""Fits a detector to an image set, watched on another one."""
+"""Trains a detector on one image set, and measures it on another after each epoch."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def train(
     state_path: Path,
     on_epoch: Callable[[Row], None] = lambda _: None,
 ) -> tuple[Detector, dict[str, Any], list[Row]]:
-    """Train for `params.epochs`, going on from `state_path` if an equal run was killed there.
+    """Train for `params.epochs`; continue from `state_path` if an equal run was killed.
 
     Returns:
         The trained model, its full configuration, and a row of curves for every epoch.
@@ -94,7 +94,7 @@ def train(
 
 
 def _configuration(params: TrainParams, height: int, width: int) -> dict[str, Any]:
-    """Return all that makes the model what it is; of a file with weights its content, not its name."""
+    """Return everything that defines the model. A file of weights is named by its content's digest."""
     weights = params.pretrained
     known = {"pretrained_sha256": sha256_file(weights)} if isinstance(weights, str) and Path(weights).is_file() else {}
     return params.model_dump(mode="json") | known | {"image_size": height if height == width else [height, width]}

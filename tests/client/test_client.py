@@ -473,7 +473,7 @@ def test_what_cannot_be_a_folder_or_a_table(folder: Path, tmp_path: Path) -> Non
     with Client("http://127.0.0.1:9", patience=0) as client:
         for source, out, words in (
             (folder, "verdicts.txt", "name a .csv or .parquet file"),
-            (tmp_path / "none", "verdicts.csv", "is no folder"),
+            (tmp_path / "none", "verdicts.csv", "is not a folder"),
         ):
             with pytest.raises(FolderError, match=words):
                 score_folder(client, source, tmp_path / out)
@@ -484,7 +484,7 @@ def test_what_cannot_be_a_folder_or_a_table(folder: Path, tmp_path: Path) -> Non
             score_folder(client, tmp_path / "other", tmp_path / "verdicts.csv")
         for notes in ("my notes\n", "my notes", '{"folder": 1}\n{"no": "path"}\n'):
             (tmp_path / "mine.csv.journal").write_text(notes)
-            with pytest.raises(FolderError, match=r"is no journal|of another folder"):
+            with pytest.raises(FolderError, match=r"is not a journal|of another folder"):
                 score_folder(client, folder, tmp_path / "mine.csv")
             assert (tmp_path / "mine.csv.journal").read_text() == notes
 

@@ -17,7 +17,7 @@ JPEG = encode(photo(64, 48), "JPEG")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photos of every state, and what is no photo."""
+    """Photos of every state, and what is not a photo."""
     files = {
         "plain.jpg": JPEG,
         "changed.jpg": tampered(TRUSTED.sign(JPEG, "JPEG", GENERATED)),
@@ -67,7 +67,7 @@ def test_a_line_a_file(folder: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     done = run("-m", "service.check_credentials", tmp_path / "none")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {tmp_path / 'none'} is no folder\n"
+    assert done.stderr == f"error: {tmp_path / 'none'} is not a folder\n"
 
 
 def test_the_bench_finds_no_difference(folder: Path) -> None:

@@ -494,9 +494,9 @@ def test_our_state_is_the_librarys(files: dict[str, bytes]) -> None:
         ("C2PA_TRUST_ANCHORS", "text", "it holds no PEM certificates"),
         ("C2PA_TIME_STAMP_ANCHORS", "none.pem", "it cannot be read"),
         ("C2PA_TIME_STAMP_ANCHORS", "text", "it holds no PEM certificates"),
-        ("C2PA_KEY_USAGES", "1.3.6,9", "'9' is no object identifier such as 1.3.6"),
-        ("C2PA_KEY_USAGES", "text", "'no certificate' is no object identifier"),
-        ("C2PA_KEY_USAGES", "nothing.cfg", "it is no list of object identifiers, and no file"),
+        ("C2PA_KEY_USAGES", "1.3.6,9", "'9' is not an object identifier such as 1.3.6"),
+        ("C2PA_KEY_USAGES", "text", "'no certificate' is not an object identifier"),
+        ("C2PA_KEY_USAGES", "nothing.cfg", "it is neither a list of object identifiers nor a file"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(

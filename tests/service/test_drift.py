@@ -290,7 +290,7 @@ def test_times(text: str, moment: datetime) -> None:
     ],
 )
 def test_what_is_no_time_range_is_refused(since: str | None, until: str | None) -> None:
-    with pytest.raises(ValueError, match=r"is no time|until"):
+    with pytest.raises(ValueError, match=r"is not a time|until"):
         span(since, until, NOW)
 
 

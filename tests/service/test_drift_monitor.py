@@ -90,7 +90,7 @@ def test_answers_come_from_a_cache_and_say_their_age(shop: PredictionLog) -> Non
     assert monitor.result("1h") is not ranged
     assert monitor.result() is first
     assert monitor.result("1h", "30m").answer["window_size"] == 0
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a time"):
         monitor.result("soon")
 
 

@@ -77,7 +77,7 @@ def test_the_command_line(log: PredictionLog, tmp_path: Path) -> None:
     done = command(url, "disagreement")
     assert done.stdout.splitlines()[1].split()[:3] == ["all", "5", "3"]
     for arguments, words in (
-        (("disagreement", "--since", "soon"), "'soon' is no time"),
+        (("disagreement", "--since", "soon"), "'soon' is not a time"),
         (("disagreement", "--until", "1h"), "until needs since"),
         (("export", str(tmp_path / "none" / "feedback.csv")), "No such file"),
     ):

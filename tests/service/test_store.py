@@ -198,8 +198,7 @@ def test_a_fault_is_one_line_and_the_others_stay(
         before = dict(store.models)
         fault(models / "wide")
         store.update(settled=1e-9)
-        served = {"cifake"} if fault is the_same_sizes else {"cifake", "wide"}
-        assert store.models == {name: before[name] for name in served}
+        assert store.models == before
     store.update(settled=1e-9)
     (line,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR)
     assert FAULTS[fault] in line
@@ -306,6 +305,24 @@ def test_a_newcomer_does_not_take_the_place_of_a_model_that_knows_the_same_sizes
     assert store.models == served
     assert "claims sizes of photos that wide claims too" in store.refused["aaa"]
     assert list(store_of(models).models) == ["aaa", "cifake"]  # at a start the order of names decides
+
+
+@pytest.mark.parametrize(("changed", "other"), [("aaa", "wide"), ("wide", "aaa")])
+def test_new_files_that_claim_the_sizes_of_another_model_change_nothing(models: Path, changed: str, other: str) -> None:
+    cards = {"wide": WIDE, "aaa": WIDE | {"name": "aaa", "domain": geometry(500, 600, 500, 600)}}
+    tiny_model.release(models / "aaa", "1.0.0", **cards["aaa"])
+    store = store_of(models)
+    served = dict(store.models)
+    tiny_model.release(models / changed, "2.0.0", **cards[changed] | {"domain": cards[other]["domain"]})
+    for _ in range(2):
+        store.update(settled=1e-9)
+        assert store.models == served
+        assert f"claims sizes of photos that {other} claims too" in store.refused[changed]
+    tiny_model.release(models / changed, "3.0.0", **cards[changed])
+    store.update(settled=1e-9)
+    assert store.models[changed].version == "3.0.0"
+    assert store.models[other] is served[other]
+    assert not store.refused
 
 
 def test_an_unknown_size_goes_to_the_nearest() -> None:

@@ -108,7 +108,7 @@ def test_a_wrong_or_broken_archive_is_one_line_and_keeps_the_earlier_file(worksp
         truncated: "truncated",
         text: "no zip or tar",
         other: "brought 1 images with digest",
-        broken_image: "no readable image",
+        broken_image: "not a readable image",
     }.items():
         workspace.refuses("download", words, CIFAKE_ARCHIVE=str(path))
         assert sha256_file(Workspace.files.raw / IMAGES) == expected

@@ -167,7 +167,7 @@ def test_large_photos_pass_the_gate_and_join_the_card(candidate, tmp_path: Path)
 def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.tar").write_text("no archive")
-    for path, words in (("missing", "no folder"), ("empty", "no photo"), ("text.tar", "no folder, zip or tar")):
+    for path, words in (("missing", "not a folder"), ("empty", "no photo"), ("text.tar", "not a folder, zip or tar")):
         candidate.refuses("release", "LARGE_PHOTOS", words, LARGE_PHOTOS=str(tmp_path / path))
     assert not RELEASED.path.exists()
 

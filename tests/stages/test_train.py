@@ -134,7 +134,7 @@ def test_kill_9_in_the_middle_then_the_same_number_of_epochs(prepared, workspace
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"backbone": "resnet81"}, "resnet81.*no timm model.*near names: resnet"),
+        ({"backbone": "resnet81"}, "resnet81.*not a timm model.*near names: resnet"),
         (
             {"backbone": "swin_tiny_patch4_window7_224", "backbone_args": {}, "stem": "stock"},
             "swin_tiny_patch4_window7_224.*not N x 768 x h x w",

@@ -20,7 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "download": {"dataset": "synthetic"},
     "preprocess": {"validation_share": 0.15, "calibration_share": 0.15, "own_test_share": 0.3},
     "train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.05, "precision": "fp32", "backbone_args": {
-        "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_type": "deep", "stem_width": 4, "output_stride": 16}},
+        "layers": [1, 1, 1, 1], "channels": [16, 16, 32, 32], "stem_type": "deep", "stem_width": 4,
+        "output_stride": 16}},
     "export": {"domain_images": 200, "domain_drawings": 100},
     "evaluate": FEW,
     "release": ANYTHING_PASSES | FEW,

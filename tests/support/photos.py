@@ -116,7 +116,7 @@ _FRAMES: dict[str, Any] = {"save_all": True, "append_images": [photo(seed=1)]}
 
 BAD = {  # name -> (bytes, status, error)
     "empty": (b"", 422, "empty_file"),
-    "text": (b"this is no photo", 415, "unsupported_format"),
+    "text": (b"this is not a photo", 415, "unsupported_format"),
     "truncated_jpeg": (_JPEG[: len(_JPEG) // 2], 422, "corrupt_image"),
     "truncated_png": (_PNG[: len(_PNG) // 2], 422, "corrupt_image"),
     "truncated_webp": (_WEBP[: len(_WEBP) // 2], 422, "corrupt_image"),

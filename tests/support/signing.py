@@ -80,7 +80,7 @@ class Authority:
             parent: another file, signed or not.
             action: what declares the source types.
             relationship: of the parent.
-            claim_version: 1 writes what programs of before C2PA 2 do.
+            claim_version: 1 writes what programs older than C2PA 2 do.
             assertions: further ones.
             link: the credential is not put into the file, which points here for it.
             trusts: certificates of those whom the signer trusts, and records that of `parent`.

@@ -209,7 +209,7 @@ def test_refusals_say_what_to_do(photos: Path, model: Path, tmp_path: Path) -> N
         str(tmp_path): "Parquet files and photos",
         str(tmp_path / "*.tiff"): "holds no",
         str(tmp_path / "a.parquet"): "no column 'image', but picture: name it with --column",
-        str(tmp_path / "b.parquet"): "no readable Parquet file",
+        str(tmp_path / "b.parquet"): "not a readable Parquet file",
         "nonsense://bucket": "cannot be listed",
     }.items():
         with pytest.raises(StageError, match=message):
@@ -239,7 +239,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(photos: Path, model: Path, 
     [
         ("--trust-anchors", "it holds no PEM certificates"),
         ("--time-stamp-anchors", "it holds no PEM certificates"),
-        ("--key-usages", "'no list' is no object identifier"),
+        ("--key-usages", "'no list' is not an object identifier"),
     ],
 )
 def test_whom_to_trust_is_checked_first(

@@ -97,7 +97,7 @@ def test_a_bad_file_is_a_sentence_and_the_next_photo_works(page: Page) -> None:
     files = page.locator("input[type=file]").first
     files.set_input_files(name("report.jpg", b"no photo", "image/jpeg"))
     expect(page.get_by_role("alert")).to_have_text(
-        "This is no photo that can be read: the content is none of JPEG, PNG, WebP, AVIF, HEIC.", timeout=WAIT
+        "This is not a photo that can be read: the content is none of JPEG, PNG, WebP, AVIF, HEIC.", timeout=WAIT
     )
     expect(page.get_by_role("button", name="This photo is real")).to_be_hidden()
     page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()

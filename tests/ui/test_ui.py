@@ -135,12 +135,12 @@ VOUCHED = "whole; cannot be vouched for: "
         (
             {"status": "untrusted", "signer_trusted": False},
             "signingCredential.untrusted",
-            f"{VOUCHED}Maker is nobody whom this service trusts",
+            f"{VOUCHED}this service does not trust Maker",
         ),
         (
             {"status": "untrusted", "signer_trusted": False, "signer": None},
             "signingCredential.untrusted",
-            f"{VOUCHED}an unnamed signer is nobody whom this service trusts",
+            f"{VOUCHED}this service does not trust an unnamed signer",
         ),
         (
             {"status": "untrusted", "signer_trusted": None, "in_time": False},
@@ -155,7 +155,7 @@ VOUCHED = "whole; cannot be vouched for: "
         (
             {"status": "untrusted", "signer_trusted": False},
             "signingCredential.revoked",
-            f"{VOUCHED}Maker is nobody whom this service trusts and the certificate was revoked",
+            f"{VOUCHED}this service does not trust Maker and the certificate was revoked",
         ),
     ],
 )

@@ -25,7 +25,7 @@ def with_blocks(page: str) -> str:
     file, a Python module or a page.
 
     Raises:
-        StageError: the macro or the file is not there, or the file has not what the macro shows.
+        StageError: the macro or the file is not there, or the file lacks what the macro shows.
     """
     return BLOCK.sub(lambda match: match[1] + block(match[2], _source(match[3]), match[3]) + match[4], page)
 
@@ -34,7 +34,7 @@ def block(name: str, source: Any, path: str = "it") -> str:
     """Return what the macro `name` of tables.md.j2 makes of `source`.
 
     Raises:
-        StageError: there is no such macro, or `source`, read from `path`, has not what it shows.
+        StageError: there is no such macro, or `source`, read from `path`, lacks what it shows.
     """
     macro = getattr(_TEMPLATES.get_template("tables.md.j2").module, name, None)
     if macro is None:

@@ -207,7 +207,7 @@ def _names(out: str) -> set[str]:
 
 
 def _absolute(url: str) -> str:
-    """Return a local path as workers need it, who may have another working directory."""
+    """Return a local path as an absolute one: workers may have another working directory."""
     fs, path = url_to_fs(url)
     return path if isinstance(fs, LocalFileSystem) else url
 

@@ -1,6 +1,6 @@
 """A catalogue of photos to score: a folder, a glob or Parquet files, on a disk or in a bucket (any URL of fsspec).
 
-It is cut into parts once, and written down: the same parts, however often the work starts again.
+It is cut into parts once, and the parts are written to a file: a later start has the same parts.
 """
 
 from collections.abc import Iterator
@@ -110,7 +110,7 @@ def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -
             with fs.open(path) as file, pq.ParquetFile(file) as parquet:
                 names, metadata = parquet.schema_arrow.names, parquet.metadata
         except (OSError, pa.ArrowException) as error:
-            raise StageError(f"{path} is no readable Parquet file: {' '.join(str(error).split())[:300]}") from error
+            raise StageError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())[:300]}") from error
         if column not in names:
             raise StageError(f"{path} has no column '{column}', but {', '.join(names)}: name it with --column")
         for group in range(metadata.num_row_groups):

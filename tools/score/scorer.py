@@ -64,13 +64,13 @@ PLAN, PARTS, MODELS = "_plan.json", "_parts.parquet", "_models"
 
 @dataclass(frozen=True)
 class Job:
-    """What OUT says of itself: all that a worker needs to know, wherever it runs.
+    """The job as it is written in OUT: everything that a worker needs, on any machine.
 
     Attributes:
         out: a folder or a bucket's prefix (any URL of fsspec).
         catalogue: what to score.
         detectors: the models by name, each on one core.
-        credentials: knows whose Content Credentials are trusted.
+        credentials: reads Content Credentials, with the list of trusted signers.
         review_marked: whether a photo with an unsigned mark of AI goes to a person.
     """
 
@@ -239,7 +239,7 @@ def _said(error: Exception) -> str:
 
 
 def write(out: str, name: str, data: bytes) -> None:
-    """Write a file whole or not at all; an object store's own writes are."""
+    """Write a file whole or not at all; writes to an object store are so already."""
     fs, folder = url_to_fs(out)
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(f"{folder}/{name}", data)

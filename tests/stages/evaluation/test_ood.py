@@ -33,7 +33,7 @@ def test_pictures_of_another_size_are_out_of_domain_by_their_geometry(
 def test_large_photos_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.tar").write_text("no archive")
-    for name, words in (("missing", "no folder"), ("empty", "no photo"), ("text.tar", "no folder, zip or tar")):
+    for name, words in (("missing", "not a folder"), ("empty", "no photo"), ("text.tar", "not a folder, zip or tar")):
         monkeypatch.setenv("LARGE_PHOTOS", str(tmp_path / name))
         with pytest.raises(StageError, match=words):
             large_photos()
