@@ -80,7 +80,6 @@ def create_app(settings: Settings) -> FastAPI:
         title="AI Product Photo Detector",
         description="Is a product photo real or AI-generated? Every answer carries `X-Request-ID`.",
         version="1",
-        openapi_tags=[{"name": "predictions"}],  # they come first on the page
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -88,8 +87,10 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=dict.fromkeys(_REFUSALS, _on_error),
     )
     app.state.monitor = None
-    for module in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}."):
-        app.include_router(import_module(module.name).router)
+    names = {module.name for module in pkgutil.iter_modules(routes.__path__)}
+    # Routes are tried in order: first those that are asked most.
+    for name in ["predictions", *sorted(names - {"predictions"})]:
+        app.include_router(import_module(f"{routes.__name__}.{name}").router)
 
     @app.get("/", include_in_schema=False)
     async def index() -> RedirectResponse:

@@ -1,5 +1,7 @@
 """How hard a JPEG file was compressed."""
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 
@@ -33,7 +35,12 @@ def jpeg_quality(image: Image.Image) -> int:
         return 0
     if not tables:
         return 100
-    table = np.array(tables[min(tables)])
+    return _quality_of(tuple(tables[min(tables)]))
+
+
+@lru_cache(maxsize=256)  # a shop's photos have few tables
+def _quality_of(steps: tuple[int, ...]) -> int:
+    table = np.array(steps)
     free = table < 255  # a baseline file holds no more: those steps are cut off
     scale = table[free].sum() / _LUMINANCE[free].sum() if free.any() else 50.0
     return int(np.clip(round(50 / scale if scale > 1 else 100 - 50 * scale), 1, 100))
