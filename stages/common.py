@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from stages.paths import ModelPaths
 
@@ -61,12 +62,15 @@ def load_params(stage: str, schema: type[P], model: str, path: str | Path = "par
         known = [name for name, sections in models.items() if isinstance(sections, dict) and stage in sections]
         raise StageError(f"{path} has no section {section}; models that have one: {_listed(known)}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{section}.{'.'.join(map(str, e['loc']))}"
-            + (" is missing" if e["type"] == "missing" else f" = {e['input']!r}: {e['msg']}")
-            for e in error.errors()
-        )
-        raise StageError(f"{path}: {faults}") from error
+        raise StageError(f"{path}: {'; '.join(_fault(section, e) for e in error.errors())}") from error
+
+
+def _fault(section: str, error: ErrorDetails) -> str:
+    key = ".".join([section, *map(str, error["loc"])])
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{key} = {error['input']!r}: {said}" if error["loc"] else f"{key}: {said}"  # else of the whole section
 
 
 def model_paths(name: str) -> ModelPaths:

@@ -5,7 +5,8 @@ import os
 from stages.common import load_params, run_stage
 from stages.data.cifake import download
 from stages.data.image_sets import save_images
-from stages.data.raw import IMAGES, NAMES, DownloadParams
+from stages.data.photo_set import collect
+from stages.data.raw import IMAGES, NAMES, PHOTOS, DownloadParams
 from stages.data.synthetic import synthetic_set
 from stages.paths import ModelPaths
 
@@ -19,6 +20,8 @@ def main(paths: ModelPaths) -> None:
         data = synthetic_set(params.synthetic_images, params.synthetic_size, params.synthetic_seed, paths.raw)
         names.unlink(missing_ok=True)  # another data set's
         save_images(raw, data)
+    elif params.dataset == "photos":
+        collect.download(params, os.environ, paths.files, paths.raw / PHOTOS)
     else:
         download(params, os.environ.get("CIFAKE_ARCHIVE"), raw, names)
 

@@ -69,6 +69,11 @@ class ModelPaths:
         return self.build / "raw"
 
     @property
+    def files(self) -> Path:
+        """The files of a manifest as they came, so that a stopped download goes on from there."""
+        return self.build / "files"
+
+    @property
     def dataset(self) -> Path:
         """The data set as the stage preprocess leaves it: one image set a split."""
         return self.build / "dataset"
