@@ -180,6 +180,7 @@ def test_every_way_brings_the_same_file(space: Workspace, photos: Photos, host: 
     assert max(Host.asked.values()) == 2  # what failed once was asked again
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_what_is_there(space: Workspace, photos: Photos, host: str) -> None:
     expected = brought(asking(space, host))
     kept = Workspace.files.files
@@ -196,6 +197,7 @@ def test_it_goes_on_from_what_is_there(space: Workspace, photos: Photos, host: s
     assert not Host.asked
 
 
+@pytest.mark.slow
 def test_what_has_vanished_is_counted_and_allowed_up_to_a_share(space: Workspace, photos: Photos, host: str) -> None:
     asking(space, host, max_missing_share=0.1)
     Host.gone = {photos.rows[0]["sha256"]}
@@ -209,13 +211,14 @@ def test_what_has_vanished_is_counted_and_allowed_up_to_a_share(space: Workspace
     words = ("6 of 12 photos and 2 of 4 whole sources are missing", "max_missing_share", "6 gone (HTTP 404)")
     space.refuses("download", *words, PHOTOS_ARCHIVE="", PHOTOS_MIRRORS="")
     assert sha256_file(OUT) == whole
-    assert len(list((Workspace.files.files).iterdir())) == 6  # what came is kept
+    assert len(list(Workspace.files.files.iterdir())) == 6  # what came is kept
     asking(space, host, max_missing_share=1)
     Host.gone |= {row["sha256"] for row in photos.of("maker/two")}
     shutil.rmtree(Workspace.files.files)
     space.refuses("download", "no photo with the label real", PHOTOS_ARCHIVE="", PHOTOS_MIRRORS="")
 
 
+@pytest.mark.slow
 def test_a_way_that_is_closed_is_one_line(space: Workspace, photos: Photos) -> None:
     space.refuses("download", "127.0.0.1 does not answer", "PHOTOS_ARCHIVE", PHOTOS_ARCHIVE="", PHOTOS_MIRRORS="")
     space.refuses("download", "does not exist", PHOTOS_ARCHIVE="nowhere.tar")
@@ -234,6 +237,7 @@ def test_a_way_that_is_closed_is_one_line(space: Workspace, photos: Photos) -> N
     brought(space, PHOTOS_ARCHIVE=str(archive.parent))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(space: Workspace, photos: Photos) -> None:
     archive = str(photos.archives())
     space.refuses("download", "File too large", room_kb=6, PHOTOS_ARCHIVE=archive)
