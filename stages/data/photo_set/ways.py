@@ -10,7 +10,8 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -91,24 +92,31 @@ def from_host(url: str, photos: Sequence[ListedPhoto], at_once: int) -> Iterator
         StageError: the host does not answer at all.
     """
     failed = 0
+    todo = iter(photos)
+    asked: dict[Future[bytes | str | httpx.TransportError], ListedPhoto] = {}
     pool = ThreadPoolExecutor(at_once)
     with httpx.Client(timeout=60, follow_redirects=True, limits=httpx.Limits(max_connections=at_once)) as client:
         try:
-            asked = {pool.submit(_fetched, client, url, photo): photo for photo in photos}
-            for future in as_completed(asked):
-                came = future.result()
-                if not isinstance(came, httpx.TransportError):
-                    failed = 0
-                    yield asked[future], came
-                    continue
-                failed += 1
-                if failed == min(_HOPELESS, len(photos)):
-                    raise StageError(
-                        f"{httpx.URL(url.partition('{')[0]).host} does not answer ({came or type(came).__name__}): try"
-                        " again later, or set PHOTOS_ARCHIVE to a folder of archives that you have, or PHOTOS_MIRRORS"
-                        " to one of git mirrors"
-                    ) from came
-                yield asked[future], "the host does not answer"
+            while True:
+                # A few ahead and not all: what has come waits in memory until it is taken.
+                for photo in islice(todo, 2 * at_once - len(asked)):
+                    asked[pool.submit(_fetched, client, url, photo)] = photo
+                if not asked:
+                    return
+                for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                    photo, came = asked.pop(future), future.result()
+                    if not isinstance(came, httpx.TransportError):
+                        failed = 0
+                        yield photo, came
+                        continue
+                    failed += 1
+                    if failed == min(_HOPELESS, len(photos)):
+                        raise StageError(
+                            f"{httpx.URL(url.partition('{')[0]).host} does not answer ({came or type(came).__name__}):"
+                            " try again later, or set PHOTOS_ARCHIVE to a folder of archives that you have, or"
+                            " PHOTOS_MIRRORS to one of git mirrors"
+                        ) from came
+                    yield photo, "the host does not answer"
         finally:
             pool.shutdown(cancel_futures=True)
 
