@@ -261,6 +261,7 @@ def twice(rows: list[dict[str, Any]]) -> None:
 def wrong_cells(rows: list[dict[str, Any]]) -> None:
     rows[0] |= {"label": "fake", "commit": "main"}
     rows[1]["short_side"] = ""
+    rows[2]["source"] = "../.."
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,15 @@ def wrong_cells(rows: list[dict[str, Any]]) -> None:
         (cut_column, ["has no column licence"]),
         (both_labels, ["row 14", "is both real and ai_generated"]),
         (twice, ["row 14", "stands there twice"]),
-        (wrong_cells, ["row 2, label = 'fake'", "row 2, commit = 'main'", "row 3: prepared_sha256 and short_side"]),
+        (
+            wrong_cells,
+            [
+                "row 2, label = 'fake'",
+                "row 2, commit = 'main'",
+                "row 3: prepared_sha256 and short_side",
+                "row 4, source",
+            ],
+        ),
         (list.clear, ["it has no rows"]),
     ],
 )

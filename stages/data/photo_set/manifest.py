@@ -44,7 +44,7 @@ class ListedPhoto(BaseModel):
     short_side: Annotated[Annotated[int, Field(ge=224)] | None, _or_none]
     label: Literal["real", "ai_generated", "render"]
     generator: str
-    source: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    source: Annotated[str, Field(pattern=r"^\w[\w-]*/[\w.-]*[\w-][\w.-]*$")]
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     path: Annotated[str, Field(min_length=1)]
     date: str
