@@ -12,6 +12,9 @@ from stages.common import StageError
 
 LAYOUT = re.compile(r"(?:^|/)(train|test)/(REAL|FAKE)/[^/]+\.(?:jpe?g|png)$", re.IGNORECASE)
 
+# What `members` raises where an archive is truncated or damaged, or none at all.
+BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error)
+
 Row = tuple[bytes, int, int, str]  # encoded image, label (1 = AI-generated), test (0 or 1), name
 
 
@@ -28,7 +31,7 @@ def from_archive(path: Path) -> Iterator[Row]:
                 yield data, int(label == "FAKE"), int(split == "test"), name
     except FileNotFoundError as error:
         raise StageError(f"{path} does not exist: CIFAKE_ARCHIVE must name a zip, tar or folder") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         raise StageError(f"{path} is truncated or no zip or tar archive ({error}): fetch it again") from error
 
 

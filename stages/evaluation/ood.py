@@ -1,10 +1,6 @@
 """Pictures that no detector of photos should judge, and what this one says: plain colours, noise, text, drawings."""
 
-import lzma
 import os
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -19,7 +15,7 @@ from service.models import decision
 from service.models.detector import Detector
 from service.photo import ImageError, decode
 from stages.common import StageError
-from stages.data.sources import members
+from stages.data.sources import BROKEN_ARCHIVE, members
 from stages.evaluation.types import Data
 from stages.exporting.ood_pictures import KINDS, as_jpeg
 from stages.exporting.ood_statistics import whitened
@@ -140,7 +136,7 @@ def large_photos() -> Path | None:
     path = Path(named).expanduser()
     try:
         count = sum(1 for _ in photos_of(path))
-    except (OSError, EOFError, RuntimeError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, RuntimeError, *BROKEN_ARCHIVE) as error:
         reason = " ".join(str(error).split())[:200]
         raise StageError(f"LARGE_PHOTOS={named} is not a folder, zip or tar that can be read: {reason}") from error
     if not count:

@@ -25,15 +25,10 @@ from stages.data.photo_set.manifest import read_manifest
 from stages.data.raw import PHOTOS
 from stages.data.synthetic import synthetic_images
 from tests.stages.conftest import REPO, Workspace
+from tests.support.photos import encode
 
 OUT = Workspace.files.raw / PHOTOS
 SOURCES = {"shop/one": "real", "maker/two": "real", "site/three": "ai_generated", "site/four": "ai_generated"}
-
-
-def encode(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=75)
-    return buffer.getvalue()
 
 
 class Photos:
@@ -50,9 +45,9 @@ class Photos:
             # Large ones lie in the archives in a smaller size; names are as people give them.
             image = Image.fromarray(pictures[number]).resize((400, 300) if number < 8 else (80, 60))
             kind = "PNG" if number == 3 else "JPEG"
-            data = encode(image, kind)
+            data = encode(image, kind, quality=75)
             digest = hashlib.sha256(data).hexdigest()
-            small = encode(decode(data).image.resize((299, 224), Image.Resampling.LANCZOS), "JPEG")
+            small = encode(decode(data).image.resize((299, 224), Image.Resampling.LANCZOS), "JPEG", quality=75)
             self.original[digest], self.prepared[digest] = data, small if number < 8 else data
             self.rows.append({
                 "sha256": digest,
@@ -87,11 +82,11 @@ class Photos:
     def of(self, source: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["source"] == source]
 
-    def write(self, rows: list[dict[str, Any]] | None = None) -> None:
+    def write(self) -> None:
         with self.manifest.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.rows[0])
             table.writeheader()
-            table.writerows(self.rows if rows is None else rows)
+            table.writerows(self.rows)
 
     def archives(self) -> Path:
         """A folder with a tar, a zip and a file of its own, each photo in one of them, and something else."""

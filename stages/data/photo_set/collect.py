@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.photo import ImageError, decode
-from stages.common import StageError, whole_file
+from stages.common import LABELS, StageError, sha256_file, whole_file
 from stages.data.photo_set.manifest import ListedPhoto, read_manifest
 from stages.data.photo_set.ways import Brought, from_archives, from_host, from_mirrors
 from stages.data.raw import DownloadParams
@@ -24,7 +24,7 @@ _ROWS = 64  # photos read or written at a time: some 3 MB
 _QUALITY = 75  # of the JPEG that a photo becomes which the set's archives hold in a smaller size
 
 
-def download(params: DownloadParams, ways: Mapping[str, str], files: Path, out: Path) -> Counter[str]:
+def download(params: DownloadParams, ways: Mapping[str, str], files: Path, out: Path) -> None:
     """Bring the photos of a manifest, and write them into one file, sorted by sha256.
 
     What came lies in a folder as it came, verified, so that the next run goes on from there.
@@ -35,19 +35,15 @@ def download(params: DownloadParams, ways: Mapping[str, str], files: Path, out: 
         files: the folder, a file a photo, named by its sha256.
         out: the Parquet file, with the columns of `SCHEMA`; `photo` is the file's bytes.
 
-    Returns:
-        How many photos are missing, by the reason.
-
     Raises:
         StageError: the manifest is faulty, a way is closed, or more is missing than `max_missing_share`.
     """
     photos = read_manifest(Path(params.manifest))
     files.mkdir(parents=True, exist_ok=True)
-    here = {photo.sha256 for photo in tqdm(photos, "verifying", unit=" photos", delay=2) if _is_here(photo, files)}
-    wanted = [photo for photo in photos if photo.sha256 not in here]
+    wanted = [photo for photo in tqdm(photos, "verifying", unit=" photos", delay=2) if not _is_here(photo, files)]
     missing: dict[str, str] = {}
-    bar = tqdm(_bring(params, ways, wanted), "photos", len(photos), initial=len(here), unit=" photos", mininterval=1)
-    for photo, came in bar:
+    here, coming = len(photos) - len(wanted), _bring(params, ways, wanted)
+    for photo, came in tqdm(coming, "photos", len(photos), initial=here, unit=" photos", mininterval=1):
         if isinstance(came, bytes) and hashlib.sha256(came).hexdigest() not in (photo.sha256, photo.prepared_sha256):
             came = "another file than the manifest's (sha256)"
         if isinstance(came, str):
@@ -57,7 +53,6 @@ def download(params: DownloadParams, ways: Mapping[str, str], files: Path, out: 
             temporary.write_bytes(came)
     _refuse_holes(photos, missing, params.max_missing_share)
     _write([photo for photo in photos if photo.sha256 not in missing], files, out)
-    return Counter(missing.values())
 
 
 def _bring(params: DownloadParams, ways: Mapping[str, str], photos: Sequence[ListedPhoto]) -> Iterator[Brought]:
@@ -73,8 +68,7 @@ def _bring(params: DownloadParams, ways: Mapping[str, str], photos: Sequence[Lis
 
 def _is_here(photo: ListedPhoto, files: Path) -> bool:
     try:
-        with (files / photo.sha256).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() in (photo.sha256, photo.prepared_sha256)
+        return sha256_file(files / photo.sha256) in (photo.sha256, photo.prepared_sha256)
     except FileNotFoundError:
         return False
 
@@ -91,7 +85,7 @@ def _refuse_holes(photos: Sequence[ListedPhoto], missing: Mapping[str, str], mos
             f" download.max_missing_share in params.yaml is {most:g}. {reasons}. What came is kept: run it again, or"
             " raise max_missing_share to go on without the rest"
         )
-    for label in ("real", "ai_generated"):
+    for label in LABELS:
         if not any(photo.label == label for photo in there):
             raise StageError(f"no photo with the label {label}: both are needed to learn what tells them apart")
     if missing:

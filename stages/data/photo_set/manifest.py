@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stages.common import StageError
 
-LABELS = ("real", "ai_generated", "render")  # the third is neither: mock-ups and computer graphics
 _SHOWN = 5  # faults, in an error
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -26,7 +25,7 @@ class ListedPhoto(BaseModel):
         sha256: hex digest of the file as it lies in its repository.
         prepared_sha256: of the smaller file in the set's archives; None: they hold the file as it is.
         short_side: of that smaller file, in pixels; None likewise.
-        label: one of `LABELS`.
+        label: the third is neither of the others: mock-ups and computer graphics.
         generator: what made an AI-generated photo, as its repository or its credentials say; empty for the others.
         source: the repository, `owner/name`.
         commit: of that repository, 40 hex digits.

@@ -3,13 +3,10 @@
 Each yields every photo that it is asked for: with its bytes, or with the reason why there are none.
 """
 
-import lzma
 import subprocess
 import tarfile
 import zipfile
-import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -20,13 +17,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from stages.common import StageError
 from stages.data.photo_set.manifest import ListedPhoto
-from stages.data.sources import members
+from stages.data.sources import BROKEN_ARCHIVE, members
 
 Brought = tuple[ListedPhoto, bytes | str]  # a file's content, or why it did not come
+_Fetched = bytes | str | httpx.TransportError
 
 _HOPELESS = 20  # answers in a row that did not come: the host is out of reach
 _LARGEST = 100_000_000  # bytes; larger than any photo
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error)
 
 
 def from_archives(path: Path, photos: Sequence[ListedPhoto]) -> Iterator[Brought]:
@@ -39,14 +36,16 @@ def from_archives(path: Path, photos: Sequence[ListedPhoto]) -> Iterator[Brought
     if not path.exists():
         raise StageError(f"{path} does not exist: PHOTOS_ARCHIVE must name an archive, or a folder of archives")
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]:
-        packed = tarfile.is_tarfile(file) or zipfile.is_zipfile(file)
-        if not packed and file.stem not in left and file is not path:
+        if file.stem in left:  # a photo by itself
+            yield left.pop(file.stem), file.read_bytes()
+            continue
+        if path.is_dir() and not (tarfile.is_tarfile(file) or zipfile.is_zipfile(file)):  # such as a README
             continue
         try:
-            for name, data in members(file) if packed or file is path else [(file.name, file.read_bytes())]:
+            for name, data in members(file):
                 if (photo := left.pop(Path(name).stem, None)) is not None:
                     yield photo, data
-        except _BROKEN as error:
+        except BROKEN_ARCHIVE as error:
             raise StageError(f"{file} is truncated or no zip or tar archive ({error}): fetch it again") from error
     for photo in left.values():
         yield photo, "not in the archive"
@@ -61,14 +60,11 @@ def from_mirrors(folder: Path, photos: Sequence[ListedPhoto]) -> Iterator[Brough
     """
     if not folder.is_dir():
         raise StageError(f"{folder} is not a folder: PHOTOS_MIRRORS must name a folder of git repositories")
-    by_source: dict[str, list[ListedPhoto]] = defaultdict(list)
     for photo in photos:
-        by_source[photo.source].append(photo)
-    for source, wanted in sorted(by_source.items()):
-        names = (source, f"{source}.git", source.replace("/", "+"), f"{source.replace('/', '+')}.git")
-        repository = next((folder / name for name in names if (folder / name).is_dir()), None)
-        for photo in wanted:
-            yield photo, "no mirror of its repository" if repository is None else _blob(repository, photo)
+        names = (photo.source, photo.source.replace("/", "+"))
+        there = (folder / f"{name}{suffix}" for name in names for suffix in ("", ".git"))
+        repository = next((path for path in there if path.is_dir()), None)
+        yield photo, "no mirror of its repository" if repository is None else _blob(repository, photo)
 
 
 def _blob(repository: Path, photo: ListedPhoto) -> bytes | str:
@@ -92,40 +88,45 @@ def from_host(url: str, photos: Sequence[ListedPhoto], at_once: int) -> Iterator
         StageError: the host does not answer at all.
     """
     failed = 0
-    todo = iter(photos)
-    asked: dict[Future[bytes | str | httpx.TransportError], ListedPhoto] = {}
-    pool = ThreadPoolExecutor(at_once)
     with httpx.Client(timeout=60, follow_redirects=True, limits=httpx.Limits(max_connections=at_once)) as client:
-        try:
-            while True:
-                # A few ahead and not all: what has come waits in memory until it is taken.
-                for photo in islice(todo, 2 * at_once - len(asked)):
-                    asked[pool.submit(_fetched, client, url, photo)] = photo
-                if not asked:
-                    return
-                for future in wait(asked, return_when=FIRST_COMPLETED).done:
-                    photo, came = asked.pop(future), future.result()
-                    if not isinstance(came, httpx.TransportError):
-                        failed = 0
-                        yield photo, came
-                        continue
-                    failed += 1
-                    if failed == min(_HOPELESS, len(photos)):
-                        raise StageError(
-                            f"{httpx.URL(url.partition('{')[0]).host} does not answer ({came or type(came).__name__}):"
-                            " try again later, or set PHOTOS_ARCHIVE to a folder of archives that you have, or"
-                            " PHOTOS_MIRRORS to one of git mirrors"
-                        ) from came
-                    yield photo, "the host does not answer"
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for photo, came in _as_they_come(lambda photo: _fetched(client, url, photo), photos, at_once):
+            if not isinstance(came, httpx.TransportError):
+                failed = 0
+                yield photo, came
+                continue
+            failed += 1
+            if failed == min(_HOPELESS, len(photos)):
+                raise StageError(
+                    f"{httpx.URL(url.partition('{')[0]).host} does not answer ({came or type(came).__name__}): try again"
+                    " later, or set PHOTOS_ARCHIVE to a folder of archives that you have, or PHOTOS_MIRRORS to one of"
+                    " git mirrors"
+                ) from came
+            yield photo, "the host does not answer"
+
+
+def _as_they_come(
+    fetch: Callable[[ListedPhoto], _Fetched], photos: Sequence[ListedPhoto], at_once: int
+) -> Iterator[tuple[ListedPhoto, _Fetched]]:
+    """Fetch photos in threads. Only a few are asked for ahead: what has come waits in memory until it is taken."""
+    left = iter(photos)
+    asked: dict[Future[_Fetched], ListedPhoto] = {}
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        while True:
+            asked |= {pool.submit(fetch, photo): photo for photo in islice(left, 2 * at_once - len(asked))}
+            if not asked:
+                return
+            for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                yield asked.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Passing(Exception):
     """An answer that may be another one soon."""
 
 
-def _fetched(client: httpx.Client, url: str, photo: ListedPhoto) -> bytes | str | httpx.TransportError:
+def _fetched(client: httpx.Client, url: str, photo: ListedPhoto) -> _Fetched:
     address = url.format(source=photo.source, commit=photo.commit, path=quote(photo.path))
     patient = Retrying(
         retry=retry_if_exception_type((_Passing, httpx.TransportError)),
