@@ -78,7 +78,7 @@ def main() -> None:
         for stage in STAGES:
             rows.append(measure(space, stage))
             print(json.dumps(rows[-1]), flush=True)
-        sets = [*(space.folder / paths.raw).glob("*.safetensors"), *(space.folder / paths.dataset).iterdir()]
+        sets = [file for folder in (paths.raw, paths.dataset, paths.test) for file in (space.folder / folder).iterdir()]
         on_disk = sum(path.stat().st_size for path in sets)
     report = {
         "images": options.images,

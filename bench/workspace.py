@@ -25,7 +25,7 @@ class Workspace:
         """
         self.folder = folder
         text = (REPO / "params.yaml").read_text(encoding="utf-8")
-        self.params: dict[str, dict[str, Any]] = yaml.safe_load(text)["models"][MODEL]
+        self.params: dict[str, Any] = yaml.safe_load(text)["models"][MODEL]
         for section, values in changes.items():
             self.params[section] |= values
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import httpx
 Photo = str | Path | bytes  # a file's path, or what is in it
 P = TypeVar("P", bound=Photo)
 BATCH, BATCH_BYTES = 20, 45_000_000  # what the service takes at once, as it comes: 20 photos, 50 MB
-TIMEOUT = httpx.Timeout(60, connect=5)  # seconds
+TIMEOUT = httpx.Timeout(180, connect=5)  # seconds; a batch of large photos takes one minute on one core, and may wait
 
 
 class ServiceError(Exception):

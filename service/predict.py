@@ -4,6 +4,7 @@ Its steps, in this order: decode the file, read what it says about its making, c
 size, prepare the pixels, score them, decide, and log a row.
 """
 
+import base64
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from service.models import images
 from service.models.choice import choose
 from service.models.decision import Verdict, judge
 from service.models.detector import Detector, Scores
+from service.models.heatmap import overlay
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.provenance import Provenance, provenance
 
@@ -53,26 +55,33 @@ class Prepared:
     notes: list[str]
 
 
-def predict_one(
-    data: bytes, request_id: str, models: Models, state: AppState
-) -> tuple[schemas.PredictResponse, Image.Image, images.Float32, list[images.Box]]:
+def predict_one(data: bytes, request_id: str, models: Models, state: AppState) -> schemas.PredictResponse:
     """Answer for one file.
-
-    Returns:
-        The answer; the photo, mode RGB, upright, at its own size; its heat maps, float32 [V, h, w] in logits; and the
-        parts of the photo that they are of, in its pixels.
 
     Raises:
         ImageError: whatever is wrong with the file.
     """
+    return _predict(data, request_id, models, state)[0]
+
+
+def explain_one(data: bytes, request_id: str, models: Models, state: AppState) -> schemas.ExplainResponse:
+    """Answer for one file, and say why; errors as `predict_one`."""
+    answer, image, detector, scores = _predict(data, request_id, models, state)
+    picture = base64.b64encode(overlay(image, *detector.explain(image, scores))).decode()
+    return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
+
+
+def _predict(
+    data: bytes, request_id: str, models: Models, state: AppState
+) -> tuple[schemas.PredictResponse, Image.Image, Detector, Scores]:
+    """Return the answer for one file; the photo, upright, mode RGB, at its own size; its model, and what that said."""
     with metrics.LATENCY.time():
         photo, image = prepare(data, models, state)
         (verdict,), scores = score([photo], [request_id], state)
     answer = schemas.PredictResponse(
         **dict(verdict), inference_time_ms=round(scores.inference_ms, 3), request_id=request_id
     )
-    heat = scores.heatmap[0] + photo.detector.card.head_bias
-    return answer, image, heat.reshape(-1, *heat.shape[-2:]), photo.detector.boxes(photo.width, photo.height)
+    return answer, image, photo.detector, scores
 
 
 def predict_many(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from service.models.card import HeatmapKind
 from service.models.decision import Decision, Prediction, Verdict
 from service.photo.provenance import CredentialStatus
 
@@ -170,6 +171,10 @@ class ModelFacts(Schema):
     metrics: dict[str, Any] | None = Field(description="on the official test images, from its release")
     thresholds: Thresholds = Field(description="in use now")
     model: dict[str, Any] = Field(description="the model file's own card")
+    heatmap: HeatmapKind = Field(
+        description="what /predict/explain shows: the map that the answer is the mean of, or the answers for windows, "
+        "parts of the photo that overlap"
+    )
     plots: list[str] = Field(description="pictures of the release's figures, PNG")
     note: str | None = Field(
         description="why commit, date and metrics are missing, or why the files that lie there now are not in service"

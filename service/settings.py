@@ -93,7 +93,8 @@ Rate = Annotated[str, AfterValidator(_rate)]
 class Settings(BaseSettings):
     """What an operator may change; the defaults serve the model in the repository.
 
-    A model is a folder in MODELS, with its card.json, model.onnx, reference.npz and plots/.
+    A model is a folder in MODELS, with its card.json, model.onnx, reference.npz, plots/ and, where the card names one,
+    its encoder.
     """
 
     model_config = SettingsConfigDict(frozen=True, protected_namespaces=())
@@ -182,7 +183,7 @@ class Settings(BaseSettings):
     max_images_in_flight: int = Field(
         default=1024, ge=1, description="photos that one worker has in hand or waiting; beyond it 503"
     )
-    queue_seconds: float = Field(default=10, gt=0, le=20, description="longest wait of a request's photos; then 503")
+    queue_seconds: float = Field(default=20, gt=0, le=20, description="longest wait of a request's photos; then 503")
     max_buffered_bytes: int = Field(
         default=256 * MIB, ge=1, description="bodies that one worker holds in memory; beyond it 503"
     )

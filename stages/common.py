@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from pydantic_core import ErrorDetails
 from stages.paths import ModelPaths
 
 LABELS = ("real", "ai_generated")  # the index is the label: 1 means AI-generated
+RECIPES = ("frozen", "network")  # the steps of network are the scripts stages/*.py, of frozen those in stages/frozen/
 
 
 class StageError(Exception):
@@ -54,15 +56,12 @@ def load_params(stage: str, schema: type[P], model: str, path: str | Path = "par
     Raises:
         StageError: the file, the model, the section or a key is missing, unknown or out of range.
     """
-    models = _models(path)
-    section = f"models.{model}.{stage}"
+    entry = _entry(model, stage, path)
     try:
-        return schema.model_validate(models[model][stage])
-    except (KeyError, TypeError) as error:
-        known = [name for name, sections in models.items() if isinstance(sections, dict) and stage in sections]
-        raise StageError(f"{path} has no section {section}; models that have one: {_listed(known)}") from error
+        return schema.model_validate(entry)
     except ValidationError as error:
-        raise StageError(f"{path}: {'; '.join(_fault(section, e) for e in error.errors())}") from error
+        faults = "; ".join(_fault(f"models.{model}.{stage}", e) for e in error.errors())
+        raise StageError(f"{path}: {faults}") from error
 
 
 def _fault(section: str, error: ErrorDetails) -> str:
@@ -96,6 +95,15 @@ def _models(path: str | Path) -> dict[str, Any]:
     if not isinstance(models, dict):
         raise StageError(f"{path}: 'models' must have an entry for each model, and is {models!r}")
     return models
+
+
+def _entry(model: str, key: str, path: str | Path = "params.yaml") -> Any:
+    models = _models(path)
+    try:
+        return models[model][key]
+    except (KeyError, TypeError) as error:
+        known = [name for name, entries in models.items() if isinstance(entries, dict) and key in entries]
+        raise StageError(f"{path} has no models.{model}.{key}; models that have one: {_listed(known)}") from error
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -136,6 +144,13 @@ def only_one(path: str | Path, what: str) -> Iterator[None]:
         raise StageError(f"{what} is running already: wait for it, or end it") from error
 
 
+def keep_only(*files: Path) -> None:
+    """Remove all other files from the folders of these: those of another data set, or of an earlier version."""
+    for folder in {file.parent for file in files}:
+        for other in set(folder.iterdir()).difference(files):
+            other.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with whole_file(path) as temporary:
@@ -166,12 +181,33 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def run_stage(main: Callable[[ModelPaths], None]) -> None:
-    """Run a stage's main() on the files of the model that the command line names, as `run_command` does."""
+    """Run a stage on the files of the model that the command line names, as `run_command` does.
+
+    Args:
+        main: the stage as the recipe `network` has it. The stage download is the same for all recipes.
+    """
 
     def named() -> None:
+        stage = Path(sys.argv[0]).stem
         if len(sys.argv) != 2:
-            usage = f"usage: python -m stages.{Path(sys.argv[0]).stem} MODEL"
+            usage = f"usage: python -m stages.{stage} MODEL"
             raise StageError(f"{usage}; models in params.yaml: {_listed(_models('params.yaml'))}")
-        main(model_paths(sys.argv[1]))
+        paths = model_paths(sys.argv[1])
+        if stage != "download" and recipe_of(paths.name) == "frozen":
+            import_module(f"stages.frozen.{stage}").main(paths)
+        else:
+            main(paths)
 
     run_command(named)
+
+
+def recipe_of(model: str) -> str:
+    """Return by which recipe a model is made, as params.yaml says.
+
+    Raises:
+        StageError: it says nothing, or something unknown.
+    """
+    recipe: str = _entry(model, "recipe")
+    if recipe not in RECIPES:
+        raise StageError(f"params.yaml: models.{model}.recipe = {recipe!r}: must be one of {_listed(RECIPES)}")
+    return recipe

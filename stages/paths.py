@@ -69,14 +69,24 @@ class ModelPaths:
         return self.build / "raw"
 
     @property
+    def names(self) -> Path:
+        """The photos' file names, where the source has any: not in `raw`, which is the same whatever the source."""
+        return self.build / "names.csv"
+
+    @property
     def files(self) -> Path:
         """The files of a manifest as they came, so that a stopped download goes on from there."""
         return self.build / "files"
 
     @property
     def dataset(self) -> Path:
-        """The data set as the stage preprocess leaves it: one image set a split."""
+        """The data set as the stage preprocess leaves it: all splits but test."""
         return self.build / "dataset"
+
+    @property
+    def test(self) -> Path:
+        """The split test, which the stage release alone reads."""
+        return self.build / "test"
 
     @property
     def training_state(self) -> Path:

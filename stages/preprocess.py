@@ -1,9 +1,9 @@
-"""Stage preprocess: merge, clean and split the photos into build/<name>/dataset/."""
+"""Stage preprocess: merge, clean and split the photos into build/<name>/dataset/ and build/<name>/test/."""
 
 from stages.common import load_params, run_stage, write_json
 from stages.data.inbox import OWN, check_import
 from stages.data.prepare import PreprocessParams, prepare
-from stages.data.raw import IMAGES, DownloadParams
+from stages.data.raw import DownloadParams
 from stages.paths import ModelPaths
 
 
@@ -12,7 +12,7 @@ def main(paths: ModelPaths) -> None:
     params = load_params("preprocess", PreprocessParams, paths.name)
     dataset = load_params("download", DownloadParams, paths.name).dataset
     check_import()
-    report = prepare(params, dataset, paths.raw / IMAGES, OWN, paths.dataset)
+    report = prepare(params, dataset, OWN, paths)
     write_json(paths.dataset_report, report)
     for part, counts in report["splits"].items():
         own_part = f", {counts['own_photos']} of them your own" if report["own_photos"]["images"] else ""

@@ -10,6 +10,8 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from pathspec import PathSpec
 
+from service.models.card import read_card
+
 REPO = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((REPO / ".github/workflows").glob("*.yml"))
 MAKEFILE = (REPO / "Makefile").read_text(encoding="utf-8")
@@ -55,7 +57,8 @@ def test_images_hold_of_each_model_what_serving_needs_and_nothing_else(file: str
     for folder in folders:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if spec.match_file(path.relative_to(REPO))}
         plots = {name for name in found if name.startswith("plots/")}
-        assert found - plots == {"card.json", "model.onnx", "reference.npz"}
+        encoder = read_card(folder).encoder
+        assert found - plots == {"card.json", "model.onnx", "reference.npz"} | ({encoder.file} if encoder else set())
         assert plots
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import mlflow
 
-from service.models.card import CARD, MODEL, PLOTS, REFERENCE, Card, ModelError, read_card
+from service.models.card import CARD, MODEL, PLOTS, REFERENCE, Card, ModelError, check_encoder, read_card
 from stages.common import StageError, run_command, sha256_file
 from stages.tracking import EXPERIMENT
 
@@ -73,7 +73,8 @@ def register(folder: Path) -> str:
     _create(card.name)
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run(run_name=f"release {card.name} {card.version}") as run:
-        for file in (_model_file(folder), folder / CARD, folder / REFERENCE):
+        encoder = [folder / card.encoder.file] if card.encoder else []
+        for file in (_model_file(folder), folder / CARD, folder / REFERENCE, *encoder):
             mlflow.log_artifact(str(file), _FOLDER)
         if (folder / PLOTS).is_dir():
             mlflow.log_artifacts(str(folder / PLOTS), f"{_FOLDER}/{PLOTS}")
@@ -180,6 +181,10 @@ def read_release(folder: Path) -> Card:
         raise StageError(f"{folder} holds a candidate, not a release: run 'make release' first")
     if sha256_file(model) != card.sha256:
         raise StageError(f"{model} is not the file that {folder / CARD} was written for")
+    try:
+        check_encoder(folder, card)
+    except ModelError as error:
+        raise StageError(str(error)) from error
     return card
 
 

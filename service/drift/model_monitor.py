@@ -20,7 +20,7 @@ from service.drift.times import span
 from service.drift.window import DriftResult, evaluate_window
 from service.log.prediction_log import PredictionLog
 from service.log.tables import now
-from service.models.card import CARD, MODEL, ModelError, check_digest, read_card
+from service.models.card import CARD, MODEL, ModelError, check_digest, check_encoder, read_card
 from service.models.store import Stamp, stamp
 from service.settings import Settings
 
@@ -86,7 +86,9 @@ class ModelMonitor:
                     file = self.path / MODEL if self.path.is_dir() else self.path
                     data = file.read_bytes()
                     if file.with_name(CARD).exists():
-                        check_digest(file, data, read_card(file.parent))
+                        card = read_card(file.parent)
+                        check_digest(file, data, card)
+                        check_encoder(file.parent, card)
                 self._card = (changed, read_card(self.path).version)
             except (ModelError, OSError) as error:
                 if self._card is None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +19,7 @@ from service.models.images import Input as Input  # noqa: PLC0414 - part of the 
 
 FORMAT = 2
 CARD, MODEL, REFERENCE, PLOTS = "card.json", "model.onnx", "reference.npz", "plots"  # in a model's folder
+ENCODERS = "encoder*.safetensors"  # how an encoder's file may be called there
 
 # A card of format 1 is of the time when there was one model, and its name was the project's.
 _FIRST_NAME, _FIRST_MODEL = "ai-product-photo-detector", "cifake"
@@ -90,6 +93,41 @@ class Data(_Part):
     digest: str | None = None
 
 
+class Encoder(_Part):
+    """A frozen encoder, whose weights lie beside the ONNX file: that one names them by their places in this file.
+
+    Attributes:
+        file: its name, without a folder.
+        sha256: of it.
+    """
+
+    file: Annotated[str, Field(pattern=r"^encoder[a-z0-9-]*\.safetensors$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+HeatmapKind = Literal["class activation map", "windows"]
+
+
+class Heatmap(_Part):
+    """How it is found which places of a photo speak for the answer.
+
+    `class activation map`: the ONNX file gives the map beside the answer, out of the same forward pass. `windows`: the
+    model scores parts of the photo, which overlap, when somebody asks.
+
+    Attributes:
+        kind: one of the two.
+        across: windows beside each other; of windows alone, as what follows.
+        down: windows one below the other.
+        share: of the photo's shorter side that a window takes; it has the shape of what the network takes. A long photo
+            gets more windows than `across` or `down`, so that all of it is seen.
+    """
+
+    kind: HeatmapKind = "class activation map"
+    across: Annotated[int, Field(ge=1, le=16)] = 3
+    down: Annotated[int, Field(ge=1, le=16)] = 3
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
 class Release(_Part):
     """What is known of a release and of nothing before it.
 
@@ -117,7 +155,9 @@ class Card(_Part):
     Attributes:
         name: the model's; its folder is called the same.
         version: of this model.
-        head_bias: what the heat map's mean lacks to the calibrated logit.
+        head_bias: what the mean of a class activation map lacks to the calibrated logit.
+        encoder: the file of its largest weights; None: the ONNX file holds them all.
+        heatmap: how it explains its answers; None: by a class activation map.
         sha256: of model.onnx beside the card.
         release: None while it is a candidate.
         params: the sections of params.yaml that made it.
@@ -129,7 +169,9 @@ class Card(_Part):
     license: str = "unknown"
     labels: tuple[str, str] = ("real", "ai_generated")
     input: Input
-    head_bias: float
+    head_bias: float = 0.0
+    encoder: Encoder | None = None
+    heatmap: Heatmap | None = None
     calibration: Calibration
     thresholds: Thresholds
     domain: KnownDomain
@@ -165,6 +207,11 @@ class Card(_Part):
         return self.release
 
     @property
+    def explains_by(self) -> Heatmap:
+        """How it explains its answers."""
+        return self.heatmap or Heatmap()
+
+    @property
     def of_file(self) -> "Card":
         """The card as the ONNX file holds it: without what a file cannot say of itself."""
         return self.model_copy(update={"sha256": None, "release": None})
@@ -178,30 +225,34 @@ def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession
     """Load a model and its checked card.
 
     Args:
-        path: a model's folder, whose card.json then counts, or an ONNX file.
+        path: a model's folder, whose card.json then counts, or an ONNX file. The encoder that the card names, if it
+            names one, lies beside the ONNX file.
         threads: cores used for one forward pass.
 
     Returns:
         The session (CPU), and the card with the file's `sha256`.
 
     Raises:
-        ModelError: the file is missing, unreadable, truncated, no ONNX file, or no detector of this project; or
-            card.json is damaged, or another model's.
+        ModelError: the file or its encoder is missing, unreadable, truncated or another than the card names; the file
+            is no ONNX file, or no detector of this project; or card.json is damaged, or another model's.
     """
     path = Path(path)
     card = read_card(path) if path.is_dir() else None
     file = path / MODEL if card else path
     data = _read(file)
     sha256 = check_digest(file, data, card) if card else hashlib.sha256(data).hexdigest()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # its complaints come as exceptions; twice is noise
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # workers share the cores
+    if card:
+        encoders = [file.with_name(card.encoder.file)] if card.encoder else []
+    else:  # the card lies in the file, which cannot be opened without its encoder
+        encoders = sorted(file.parent.glob(ENCODERS))
+    weights = {encoder.name: _read(encoder, "encoder") for encoder in encoders}
+    if card and card.encoder:
+        _agree(encoders[0], hashlib.sha256(weights[card.encoder.file]).hexdigest(), card.encoder)
     try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, _options(threads, weights), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception class for each way a file can be wrong
-        raise ModelError(f"model file {file} is truncated or no ONNX model: {_REMEDY}") from error
+        beside = "" if card else ", or the encoder beside it is missing or truncated"
+        raise ModelError(f"model file {file} is truncated or no ONNX model{beside}: {_REMEDY}") from error
     try:
         inside = Card.model_validate(json.loads(session.get_modelmeta().custom_metadata_map["card"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -213,7 +264,29 @@ def open_model(path: str | Path, threads: int = 1) -> tuple[ort.InferenceSession
             f"{file} is {inside.name} {inside.version}, and {path / CARD} is of {card.name} {card.version}: "
             "put both files of one release there"
         )
+    if card and card.encoder != inside.encoder:
+        raise ModelError(f"{file} and {path / CARD} name different encoders: put all files of one release there")
+    if not card:
+        check_encoder(file.parent, inside)
     return session, card or inside.model_copy(update={"sha256": sha256})
+
+
+def _options(threads: int, weights: dict[str, bytes]) -> ort.SessionOptions:
+    """Return how a session runs, with the files beside the ONNX file that it may take weights from."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its complaints come as exceptions; twice is noise
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # workers share the cores
+    if weights:
+        # Copied out of memory, not mapped from the files: whatever happens to these later, the session has its own.
+        options.add_external_initializers_from_files_in_memory(
+            [*weights], [*weights.values()], [*map(len, weights.values())]
+        )
+        # The arena would keep what the photos of a forward pass took: 120 MB for each of 336 x 336. A small network is
+        # slower without it.
+        options.enable_cpu_mem_arena = False
+    return options
 
 
 def read_card(path: str | Path) -> Card:
@@ -249,16 +322,44 @@ def check_digest(file: Path, data: bytes, card: Card) -> str:
     return sha256
 
 
+def check_encoder(folder: Path, card: Card) -> None:
+    """Go on if the encoder that a card names lies in a folder, or if it names none.
+
+    Raises:
+        ModelError: the encoder is missing or unreadable, or another than the card names.
+    """
+    if card.encoder is None:
+        return
+    file = folder / card.encoder.file
+    with _said_of("encoder", file), file.open("rb") as data:
+        _agree(file, hashlib.file_digest(data, "sha256").hexdigest(), card.encoder)
+
+
+def _agree(file: Path, sha256: str, encoder: Encoder) -> None:
+    if sha256 != encoder.sha256:
+        raise ModelError(
+            f"{file} has sha256 {sha256[:12]}…, and the model's card says {encoder.sha256[:12]}…: put all files of one "
+            "release there"
+        )
+
+
 _REMEDY = "restore it ('git checkout models/'), or point MODELS at a folder of released models"
 
 
-def _read(file: Path) -> bytes:
-    try:
+def _read(file: Path, what: str = "model file") -> bytes:
+    with _said_of(what, file):
         return file.read_bytes()
+
+
+@contextmanager
+def _said_of(what: str, file: Path) -> Iterator[None]:
+    """Make a ModelError of what goes wrong when a file is read."""
+    try:
+        yield
     except FileNotFoundError as error:
-        raise ModelError(f"model file {file} not found: {_REMEDY}") from error
+        raise ModelError(f"{what} {file} not found: {_REMEDY}") from error
     except OSError as error:
-        raise ModelError(f"model file {file} cannot be read ({error.strerror}): {_REMEDY}") from error
+        raise ModelError(f"{what} {file} cannot be read ({error.strerror}): {_REMEDY}") from error
 
 
 def _why(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The model at work: one forward pass gives probability, embedding, heat map and OOD score."""
+"""The model at work: one forward pass gives probability, embedding, OOD score and, of most models, the heat map."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from service.models.card import ModelError, open_model
 Float32 = npt.NDArray[np.float32]
 
 _OUTPUTS = {"probability": 1, "embedding": 2, "heatmap": 3, "ood_score": 1}  # name -> number of dimensions
-_CHUNK = 32  # photos in one forward pass: beyond it memory grows and speed does not
+# Of one forward pass: beyond either memory grows and speed does not. A vision transformer takes 120 MB for 336 x 336.
+_CHUNK, _CHUNK_PIXELS = 32, 2**18
+_CERTAIN = 1e-7  # a probability is taken to be this far from 0 and 1: nearer, float32 has lost its logit
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,15 @@ class Scores:
         probability: float32 [N], calibrated P(AI-generated) at the card's `calibration.prior_ai`.
         embedding: float32 [N, D], pooled features.
         heatmap: float32 [N, h, w], class activation map in units of the calibrated logit: its mean plus the card's
-            `head_bias` is the logit of `probability`. [N, V, h, w] where V views of each photo were scored.
+            `head_bias` is the logit of `probability`. [N, V, h, w] where V views of each photo were scored. None: the
+            model explains itself by windows, which `explain` scores.
         ood_score: float32 [N], how unlike the training photos; 99 % of those have less than 1.
         inference_ms: milliseconds spent in the model, for all N together.
     """
 
     probability: Float32
     embedding: Float32
-    heatmap: Float32
+    heatmap: Float32 | None
     ood_score: Float32
     inference_ms: float
 
@@ -73,9 +76,12 @@ class Detector:
         self.height, self.width = self.card.input.height, self.card.input.width
         self.alpha = alpha
         self.ai_prior = ai_prior
+        self._by_windows = self.card.explains_by.kind == "windows"
         given = {entry.name for entry in self._session.get_outputs()}
+        self._names = [name for name in _OUTPUTS if name != "heatmap" or not self._by_windows]
         # Files older than format 2 call it `distance`.
-        self._outputs = [name if name in given or name != "ood_score" else "distance" for name in _OUTPUTS]
+        self._outputs = [name if name in given or name != "ood_score" else "distance" for name in self._names]
+        self._chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // (self.height * self.width)))
         try:
             self._verify()
             self.thresholds = decision.thresholds(self.card, alpha, ai_prior)
@@ -102,20 +108,37 @@ class Detector:
             raise ValueError(f"photos must be {wanted}, not {pixels.dtype} {list(pixels.shape)}")
         flat = pixels.reshape(-1, *size)
         started = time.perf_counter()
-        parts = [self._run(flat[start : start + _CHUNK]) for start in range(0, len(flat), _CHUNK)]
+        parts = [self._run(flat[start : start + self._chunk]) for start in range(0, len(flat), self._chunk)]
         elapsed = (time.perf_counter() - started) * 1000
-        outputs = {name: np.concatenate(part) for name, part in zip(_OUTPUTS, zip(*parts, strict=True), strict=True)}
+        outputs = {name: np.concatenate(part) for name, part in zip(self._names, zip(*parts, strict=True), strict=True)}
         if pixels.ndim == 5:
             outputs = {name: part.reshape(*pixels.shape[:2], *part.shape[1:]) for name, part in outputs.items()}
-            # The heat map's mean has the logit; a probability near 1 has lost it.
-            logit = outputs["heatmap"].mean((1, 2, 3), dtype=np.float64) + self.card.head_bias
+            if self._by_windows:
+                logit = _logit(outputs["probability"]).mean(1)
+            else:  # its mean has the logit; a probability near 1 has lost it
+                logit = outputs["heatmap"].mean((1, 2, 3), dtype=np.float64) + self.card.head_bias
             outputs |= {name: outputs[name].mean(1) for name in ("embedding", "ood_score")}
             outputs["probability"] = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        return Scores(**outputs, inference_ms=elapsed)
+        return Scores(heatmap=outputs.pop("heatmap", None), **outputs, inference_ms=elapsed)
 
-    def boxes(self, width: int, height: int) -> list[images.Box]:
-        """Return which parts of a photo of this size the heat maps are of, in its pixels."""
-        return images.boxes(width, height, self.card.input)
+    def explain(self, photo: Image.Image, scores: Scores) -> tuple[Float32, list[images.Box]]:
+        """Return which places of a photo speak for its answer; a model with windows scores them now.
+
+        Args:
+            photo: upright, mode RGB, at its own size.
+            scores: what `score` said of it alone.
+
+        Returns:
+            Heat maps float32 [V, h, w] in logits, above 0 speaks for "AI-generated"; a window's map is 1 x 1. And the
+            part of the photo that each of them is of, in its pixels.
+        """
+        if scores.heatmap is not None:
+            heat = scores.heatmap[0] + self.card.head_bias
+            return heat.reshape(-1, *heat.shape[-2:]), images.boxes(*photo.size, self.card.input)
+        by = self.card.explains_by
+        boxes = images.windows(*photo.size, self.card.input, across=by.across, down=by.down, share=by.share)
+        pixels = np.stack([images.resize(photo, self.height, self.width, box) for box in boxes])
+        return _logit(self.score(pixels).probability).astype(np.float32)[:, None, None], boxes
 
     def reported(self, probability: float) -> float:
         """Return P(AI-generated) at `ai_prior` for one of `Scores.probability`."""
@@ -137,8 +160,13 @@ class Detector:
             outputs = self._run(np.full((2, self.height, self.width, 3), 127, dtype=np.uint8))
         except Exception as error:  # onnxruntime's own exception classes
             raise ValueError(f"cannot be run on {self.height}x{self.width} photos: it is damaged") from error
-        for (name, dimensions), output in zip(_OUTPUTS.items(), outputs, strict=True):
-            fits = output.dtype == np.float32 and output.ndim == dimensions and len(output) == 2
+        for name, output in zip(self._names, outputs, strict=True):
+            fits = output.dtype == np.float32 and output.ndim == _OUTPUTS[name] and len(output) == 2
             if not (fits and np.isfinite(output).all()):
                 shape = f"{output.dtype} {list(output.shape)}"
                 raise ValueError(f"gives a wrong '{name}' ({shape}): it is damaged")
+
+
+def _logit(probability: Float32) -> npt.NDArray[np.float64]:
+    clipped = np.clip(probability.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
+    return np.log(clipped / (1 - clipped))

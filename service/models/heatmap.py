@@ -1,4 +1,4 @@
-"""A class activation map as a picture that people can read."""
+"""Heat maps as a picture that people can read."""
 
 import io
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def overlay(image: Image.Image, maps: Float32, boxes: Sequence[Box]) -> bytes:
     Args:
         image: the photo, mode RGB, upright.
         maps: float32 [V, h, w], in logits: above 0 speaks for "AI-generated".
-        boxes: which part of the photo each of them is of, as `images.boxes` returns it.
+        boxes: which part of the photo each of them is of, as `Detector.explain` returns it.
 
     Returns:
         A JPEG of the photo's aspect ratio (to the nearest pixel), its longest side 256 to 1024 pixels.
@@ -46,6 +46,8 @@ def overlay(image: Image.Image, maps: Float32, boxes: Sequence[Box]) -> bytes:
 def place(maps: Float32, boxes: Sequence[tuple[float, ...]], size: tuple[int, int]) -> Float32:
     """Put heat maps where they belong in a photo: their mean where they overlap, 0 where there is none.
 
+    A map of one value counts less and less from its middle to its edges, so that overlapping windows blend.
+
     Args:
         maps: float32 [V, h, w].
         boxes: left, top, right and bottom of each, in pixels of the picture that is returned.
@@ -60,6 +62,15 @@ def place(maps: Float32, boxes: Sequence[tuple[float, ...]], size: tuple[int, in
         x, y = round(left), round(top)
         across, down = max(1, min(width, round(right)) - x), max(1, min(height, round(bottom)) - y)
         part = slice(y, y + down), slice(x, x + across)
-        total[part] += np.asarray(Image.fromarray(heat).resize((across, down), Image.Resampling.BICUBIC))
-        count[part] += 1
-    return (total / np.maximum(count, 1)).astype(np.float32)
+        weight = np.outer(_ramp(down), _ramp(across)) if heat.size == 1 else np.ones((down, across), np.float32)
+        total[part] += weight * np.asarray(Image.fromarray(heat).resize((across, down), Image.Resampling.BICUBIC))
+        count[part] += weight
+    np.divide(total, count, out=total, where=count > 0)
+    return total
+
+
+def _ramp(length: int) -> Float32:
+    """Return weights that rise to the middle and fall after it, all above 0: float32 [length]."""
+    middles = (np.arange(length, dtype=np.float32) + np.float32(0.5)) / np.float32(length)
+    ramp: Float32 = np.float32(1) - np.abs(2 * middles - 1)
+    return ramp

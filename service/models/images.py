@@ -3,6 +3,7 @@
 Training, evaluation and serving all prepare photos with this module, so that they cannot differ.
 """
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -67,6 +68,34 @@ def boxes(width: int, height: int, wanted: Input) -> list[Box]:
     places = [place / (wanted.views - 1) for place in range(wanted.views)] if wanted.views > 1 else [0.5]
     corners = [((width - across) * place, (height - down) * place) for place in places]
     return [(left, top, min(width, left + across), min(height, top + down)) for left, top in corners]
+
+
+def windows(width: int, height: int, wanted: Input, *, across: int, down: int, share: float) -> list[Box]:
+    """Return parts of a photo, evenly from edge to edge, that have the shape of what the model takes.
+
+    Args:
+        width: the photo's, in pixels.
+        height: likewise.
+        wanted: what the model takes.
+        across: parts beside each other; more where so many would leave gaps.
+        down: parts one below the other; likewise.
+        share: the size of a part; 1: as large as fits into the photo.
+
+    Returns:
+        Left, top, right and bottom of each part, row by row, in pixels of the photo.
+    """
+    scale = share * min(width / wanted.width, height / wanted.height)
+    sides = scale * wanted.width, scale * wanted.height
+    lefts, tops = (
+        _evenly(whole, side, max(number, math.ceil(whole / side)))
+        for whole, side, number in zip((width, height), sides, (across, down), strict=True)
+    )
+    return [(left, top, min(width, left + sides[0]), min(height, top + sides[1])) for top in tops for left in lefts]
+
+
+def _evenly(whole: float, side: float, number: int) -> list[float]:
+    """Return where so many parts of a side begin, from edge to edge; one alone lies in the middle."""
+    return [(whole - side) * (place / (number - 1) if number > 1 else 0.5) for place in range(number)]
 
 
 def prepare(photo: Image.Image, wanted: Input) -> Uint8:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import metrics
-from service.models.card import CARD, MODEL, ModelError, read_card
+from service.models.card import CARD, ENCODERS, MODEL, ModelError, read_card
 from service.models.choice import overlap
 from service.models.detector import Detector
 from service.settings import Settings
@@ -214,7 +214,7 @@ def stamp(path: Path) -> Stamp:
         path: the model's folder, or its ONNX file.
     """
     file = path if path.suffix == ".onnx" else path / MODEL
-    return tuple(_stat(each) for each in (file, file.with_name(CARD)))
+    return tuple(_stat(each) for each in (file, file.with_name(CARD), *sorted(file.parent.glob(ENCODERS))))
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

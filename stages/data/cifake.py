@@ -52,7 +52,7 @@ def download(params: DownloadParams, archive: str | None, raw: Path, names_file:
         params: which data set, and where it can be had.
         archive: a zip, tar or folder to take it from, and from nowhere else; None: from the network.
         raw: the image set to write.
-        names_file: the rows' names, written beside it.
+        names_file: the rows' names, to write too; only a release's slices ask for them.
 
     Raises:
         StageError: no way worked; the message says what each one answered.

@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from service.models.images import resize
@@ -46,10 +49,47 @@ def own_photos(folder: Path, size: tuple[int, int], quality: int, spool_folder: 
     Raises:
         StageError: an unreadable photo, an unknown folder, or photos of one class only.
     """
-    files = files_of(folder)
     spool = Spool(spool_folder)
     labels: list[int] = []
-    groups, sizes, faults = [], [], []
+    groups, sizes = [], []
+    for file in own_files(folder):
+        buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
+        file.photo.save(buffer, "JPEG", quality=quality)
+        spool.add(resize(decode(buffer.getvalue()).image, *size))
+        labels.append(file.label)
+        groups.append(file.group)
+        sizes.append(file.photo.size)
+    if labels and len(set(labels)) < 2:
+        raise StageError(f"your own photos are all '{LABELS[labels[0]]}': add photos of the other class too")
+    report = {"images": len(labels), "groups": len(set(groups)), "surplus_copies": len(files_of(folder)) - len(labels)}
+    report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
+    return OwnPhotos(ImageSet(spool.images(size), np.array(labels, np.uint8), {}), groups, sizes, report)
+
+
+class OwnFile(NamedTuple):
+    """One of your own photos, read.
+
+    Attributes:
+        path: its file.
+        label: index of LABELS.
+        group: its sub-folder, else its perceptual hash; photos of a group stay together in every split.
+        photo: mode RGB, upright.
+    """
+
+    path: Path
+    label: int
+    group: str
+    photo: Image.Image
+
+
+def own_files(folder: Path) -> Iterator[OwnFile]:
+    """Yield your own photos in the order of their names, each content once.
+
+    Raises:
+        StageError: at the end, where any of them cannot be read or stands in an unknown folder.
+    """
+    files = files_of(folder)
+    faults: list[str] = []
     seen: dict[bytes, str] = {}
     for file in tqdm(files, desc="own photos", disable=not files):
         name = file.relative_to(folder)
@@ -64,25 +104,15 @@ def own_photos(folder: Path, size: tuple[int, int], quality: int, spool_folder: 
         except ImageError as error:
             faults.append(f"{name}: {error.message}")
             continue
-        first = seen.setdefault(hashlib.sha256(photo.tobytes()).digest(), label)
-        if first != label:
+        pixels = hashlib.sha256(photo.tobytes()).digest()
+        if (first := seen.get(pixels)) is None:
+            seen[pixels] = label
+            yield OwnFile(file, LABELS.index(label), "/".join(between) or str(imagehash.phash(photo)), photo)
+        elif first != label:
             faults.append(f"{name}: the same photo stands under '{first}' too")
-        if len(seen) == len(labels):  # an exact copy
-            continue
-        buffer = io.BytesIO()  # the same JPEG for both classes: no shortcut through their file formats
-        photo.save(buffer, "JPEG", quality=quality)
-        spool.add(resize(decode(buffer.getvalue()).image, *size))
-        labels.append(LABELS.index(label))
-        groups.append("/".join(between) or str(imagehash.phash(photo)))
-        sizes.append(photo.size)
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise StageError(
             f"{len(faults)} of your own photos cannot be used: {'; '.join(faults[:5])}{more}. "
             f"Mend or remove them in photos/; {IMPORT}"
         )
-    if labels and len(set(labels)) < 2:
-        raise StageError(f"your own photos are all '{LABELS[labels[0]]}': add photos of the other class too")
-    report = {"images": len(labels), "groups": len(set(groups)), "surplus_copies": len(files) - len(labels)}
-    report |= {label: labels.count(i) for i, label in enumerate(LABELS)}
-    return OwnPhotos(ImageSet(spool.images(size), np.array(labels, np.uint8), {}), groups, sizes, report)

@@ -12,11 +12,13 @@ from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from service.models.images import resize
-from stages.common import LABELS, ImageSize, Params, StageError, height_width, sha256_file
+from stages.common import LABELS, ImageSize, Params, StageError, height_width, keep_only, sha256_file
 from stages.data.image_sets import Images, StoredImages, Uint8, batches, load_images, row_digests, write_images
 from stages.data.inbox import IMPORT
 from stages.data.own_photos import own_photos
+from stages.data.raw import IMAGES
 from stages.data.splits import clean, near_duplicates, split_by_hash
+from stages.paths import ModelPaths
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -41,15 +43,19 @@ class PreprocessParams(Params):
         return self
 
 
-def prepare(params: PreprocessParams, dataset: str, raw_file: Path, own_folder: Path, out: Path) -> dict[str, Any]:
-    """Write `out`/{train,validation,calibration,test}.safetensors.
+def part_file(paths: ModelPaths, part: str) -> Path:
+    """Return the file of a split; that of test has a folder of its own."""
+    return (paths.test if part == "test" else paths.dataset) / f"{part}.safetensors"
+
+
+def prepare(params: PreprocessParams, dataset: str, own_folder: Path, paths: ModelPaths) -> dict[str, Any]:
+    """Write an image set for each split.
 
     Args:
         params: size and shares.
         dataset: the raw data set's name, for the report.
-        raw_file: the image set that the stage download wrote.
         own_folder: your own photos.
-        out: the folder to write to.
+        paths: the model's files; the raw data set is there.
 
     Returns:
         Counts of photos by split and label, and the files' digests.
@@ -58,15 +64,15 @@ def prepare(params: PreprocessParams, dataset: str, raw_file: Path, own_folder: 
         StageError: the raw file or an own photo cannot be read, or there are fewer own photos than asked for.
     """
     size = height_width(params.image_size)
-    out.mkdir(parents=True, exist_ok=True)
-    own = own_photos(own_folder, size, params.own_jpeg_quality, out)
+    paths.dataset.mkdir(parents=True, exist_ok=True)
+    own = own_photos(own_folder, size, params.own_jpeg_quality, paths.dataset)
     if len(own.photos) < params.own_photos_min:
         raise StageError(
             f"{len(own.photos)} own photos found, but preprocess.own_photos_min is {params.own_photos_min}: put them"
             f" into photos/ ({IMPORT}; a colleague's: 'git checkout data.dvc', 'dvc pull data', copy data/ to photos/),"
             " or lower own_photos_min to train without them knowingly"
         )
-    raw = load_images(raw_file)
+    raw = load_images(paths.raw / IMAGES)
     digests = row_digests(raw.images)
     is_test = raw.flags["test"] == 1
     masks, report = clean(raw, digests)
@@ -97,10 +103,11 @@ def prepare(params: PreprocessParams, dataset: str, raw_file: Path, own_folder: 
             }
         photos = chain(_resized(raw.take(rows).images, size), _resized(own.photos.take(own_rows).images, size))
         labels = np.concatenate([raw.labels[rows], own.photos.labels[own_rows]])
-        write_images(path := out / f"{part}.safetensors", photos, size, labels, flags)
+        write_images(path := part_file(paths, part), photos, size, labels, flags)
         report["splits"][part] = {"images": len(labels), "own_photos": len(own_rows)} | {
             label: int((labels == i).sum()) for i, label in enumerate(LABELS)
         } | {"sha256": sha256_file(path)}  # fmt: skip
+    keep_only(*(part_file(paths, part) for part in PARTS))
     return report
 
 

@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 from stages.common import Params
 
 IMAGES = "images.safetensors"  # in ModelPaths.raw
-NAMES = "names.csv"  # beside it: only some sources have names, and only a release's slices ask for them
-PHOTOS = "photos.parquet"  # in place of both: photos of a manifest, each of its own size
+PHOTOS = "photos.parquet"  # in its place: photos of a manifest, each of its own size
 
 
 class DownloadParams(Params):
@@ -18,7 +17,7 @@ class DownloadParams(Params):
     # cifake
     huggingface: str = ""
     kaggle: str = ""
-    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64}|)$")] = ""  # of IMAGES
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64}|)$")] = ""  # of IMAGES; of photos, of the manifest
     # photos
     manifest: str = ""
     url: Annotated[str, Field(pattern=r"^(https?://.*\{source\}.*\{commit\}.*\{path\}|)$")] = ""

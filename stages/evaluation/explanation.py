@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from service.models.detector import Detector
+from stages.common import StageError
 from stages.data.image_sets import ImageSet
 from stages.evaluation.plots import save_figure
 from stages.evaluation.robustness import blur
@@ -55,6 +56,8 @@ def faithfulness(detector: Detector, data: ImageSet) -> dict[str, Any]:
     answers: dict[tuple[str, str, int], list[Float32]] = {}  # curve, map, step -> probabilities of the first answer
     for photos in tqdm(data.batches(512), desc="deletion and insertion", unit=" batches", mininterval=2):
         scores = detector.score(photos)
+        if scores.heatmap is None:
+            raise StageError("explanation: only class activation maps are judged, and this model explains by windows")
         generated = scores.probability >= 0.5
         maps = {
             "map": np.where(generated[:, None, None], scores.heatmap, -scores.heatmap),

@@ -32,7 +32,7 @@ def cifar_classes(images: Images, raw: Path, names: Path) -> npt.NDArray[np.str_
     Args:
         images: uint8 [N, H, W, 3].
         raw: what the stage download wrote.
-        names: the file names beside it, in its order; the hub's copy of CIFAKE has none.
+        names: the file names, in its order; the hub's copy of CIFAKE has none.
 
     Returns:
         str [N], or None where the names are missing or say nothing.

@@ -110,12 +110,20 @@ def run(model: InferenceGraph, batches: Iterable[npt.NDArray[np.uint8]], what: s
 
 def write_onnx(path: Path, model: InferenceGraph, card: Card) -> None:
     """Write the model with its card as its metadata, whole or not at all; the same inputs give the same bytes."""
-    size = (card.input.height, card.input.width)
-    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, card.input.height, card.input.width, 3, dtype=torch.uint8)
+    proto = export_program(model, example, ["probability", "embedding", "heatmap", "ood_score"])
+    write_proto(path, proto, card)
+
+
+def export_program(model: nn.Module, example: Tensor, outputs: list[str]) -> onnx.ModelProto:
+    """Return a module as ONNX: uint8 `images` [N, H, W, 3] -> `outputs`; the same weights give the same bytes.
+
+    Raises:
+        StageError: ONNX lacks an operation of the network.
+    """
     program = torch.onnx.export(
         model, (example,), dynamo=True, input_names=["images"], verbose=False, optimize=True,
-        output_names=["probability", "embedding", "heatmap", "ood_score"],
-        dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+        output_names=outputs, dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
     )  # fmt: skip
     if program is None:
         raise StageError("torch.onnx.export made no program: the backbone uses an operation that ONNX lacks")
@@ -126,7 +134,12 @@ def write_onnx(path: Path, model: InferenceGraph, card: Card) -> None:
     for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
         value.ClearField("metadata_props")
     proto.graph.ClearField("metadata_props")
-    onnx.helper.set_model_props(proto, {"card": card.of_file.to_json()})
     onnx.checker.check_model(proto)
+    return proto
+
+
+def write_proto(path: Path, proto: onnx.ModelProto, card: Card) -> None:
+    """Write an ONNX file with the card as its metadata, whole or not at all."""
+    onnx.helper.set_model_props(proto, {"card": card.of_file.to_json()})
     with whole_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))

@@ -1,7 +1,7 @@
 """The gates of a release: the one list of what a candidate must keep on validation, before test is opened."""
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -75,18 +75,22 @@ def refusals(params: Gates, candidate: Measured, released: Card | None = None) -
         rows.append((what, candidate.figures["accuracy"], "<", floor, "max_accuracy_loss"))
         if version == released.version:
             reasons.append(f"version {version} is released already: raise export.version")
-    # Six decimals, as the figures have: what follows is noise of the arithmetic.
-    return reasons + [
-        f"{what} {found:g} {broken} {bound:g} (release.{param})"
-        for what, found, broken, bound, param in rows
-        if not _HOLDS[broken](round(found, 6), round(bound, 6))
-    ]
+    return reasons + broken_gates(rows)
 
 
 Figures = dict[str, Any]  # of one evaluator
 # What was measured, the figure, the relation that refuses, the bound, and the param to change it.
 Row = tuple[str, float, str, float, str]
 _HOLDS = {"<": operator.ge, ">": operator.le, "<=": operator.gt}  # the opposite, as asked: so NaN passes no gate
+
+
+def broken_gates(rows: Iterable[Row]) -> list[str]:
+    """Return in words each row whose relation holds, at six decimals: what follows is noise of the arithmetic."""
+    return [
+        f"{what} {found:g} {broken} {bound:g} (release.{param})"
+        for what, found, broken, bound, param in rows
+        if not _HOLDS[broken](round(found, 6), round(bound, 6))
+    ]
 
 
 def _figures(params: Gates, figures: Figures) -> Iterator[Row]:

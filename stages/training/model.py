@@ -1,10 +1,8 @@
 """The network: a timm backbone's feature map, average pooling and one linear layer."""
 
 import json
-import sys
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,31 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.common import StageError, height_width, whole_file
+from stages.with_timm import import_timm
 
-
-def _import_timm() -> ModuleType:
-    """Import timm, also where torchvision was built for another torch.
-
-    Such a torchvision fails at import because `nms` was never registered. Declaring the two operators is
-    enough for everything timm uses; `nms` itself stays unavailable. With a matching pair nothing is done.
-    """
-    try:
-        import timm.optim
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        for name in [name for name in sys.modules if name.split(".")[0] in {"timm", "torchvision"}]:
-            del sys.modules[name]
-        import timm.optim
-
-        sys.modules["timm"].__dict__["_operators"] = library  # kept alive as long as timm
-    return timm
-
-
-timm = _import_timm()
+timm = import_timm()
 
 
 class Detector(nn.Module):

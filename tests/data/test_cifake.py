@@ -13,14 +13,16 @@ import pytest
 from service.models.card import read_card
 from stages.common import sha256_file
 from stages.data.image_sets import ImageSet, load_images, row_digests
-from stages.data.prepare import PARTS
+from stages.data.prepare import PARTS, part_file
+from stages.paths import ModelPaths
 
 REPO = Path(__file__).resolve().parents[2]
+PATHS = ModelPaths("cifake")
 REPORT: dict[str, Any] = json.loads((REPO / "reports/cifake/dataset.json").read_text(encoding="utf-8"))
 
 
 def _parts(folder: Path) -> dict[str, ImageSet]:
-    return {part: load_images(folder / f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
+    return {part: load_images(folder / part_file(PATHS, part)) for part in PARTS}
 
 
 def test_the_report_in_git_adds_up() -> None:
@@ -45,7 +47,7 @@ def test_the_stages_find_again_what_the_report_says(cifake: Path) -> None:
     assert found["train"]["ai_generated"] == {"images": 50_000, "surplus_copies": 920}
     assert found["test"]["ai_generated"] == {"images": 10_000, "surplus_copies": 38}
     for part, said in REPORT["splits"].items():
-        assert sha256_file(cifake / f"build/cifake/dataset/{part}.safetensors") == said["sha256"]
+        assert sha256_file(cifake / part_file(PATHS, part)) == said["sha256"]
 
 
 @pytest.mark.slow

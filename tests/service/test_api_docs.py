@@ -87,7 +87,7 @@ def pretty(value: Any, indent: int = 0) -> str:
 
 @pytest.mark.serve
 def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
-    shutil.copy(files("sklearn") / "datasets" / "images" / "china.jpg", tmp_path / "photo.jpg")
+    shutil.copy(files("sklearn") / "datasets" / "images" / "flower.jpg", tmp_path / "photo.jpg")
     (tmp_path / "broken.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:1000])
     (tmp_path / "notes.txt").write_text("no photo")
     text = DOCS.read_text(encoding="utf-8")

@@ -98,6 +98,22 @@ def test_scores_do_not_depend_on_the_batch(tiny: Path) -> None:
     assert together.heatmap.mean((1, 2)) + detector.card.head_bias == pytest.approx(logit, abs=1e-4)
 
 
+def test_few_large_photos_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = tiny_model.CARD["input"] | {"height": 336, "width": 336, "resize": "crop"}
+    card = tiny_model.CARD | {"format": 2, "name": "large", "input": given}
+    detector = Detector(tiny_model.build(tmp_path / "model.onnx", card, (336, 336)))
+    passes, run = [], Detector._run
+
+    def counting(self: Detector, pixels: np.ndarray) -> object:
+        passes.append(len(pixels))
+        return run(self, pixels)
+
+    monkeypatch.setattr(Detector, "_run", counting)
+    photos = np.random.default_rng(0).integers(0, 256, (5, 336, 336, 3), dtype=np.uint8)
+    assert detector.score(photos).probability.shape == (5,)
+    assert passes == [2, 2, 1]
+
+
 def test_more_threads_give_the_same_bits() -> None:
     path = ROOT / "models" / "cifake"
     photos = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)

@@ -40,7 +40,7 @@ def test_squash_shows_the_whole_photo(tmp_path: Path, size: tuple[int, int]) -> 
     for image in (photo(100, 50), photo(50, 100), photo(size[1], size[0])):
         wanted = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         assert np.array_equal(detector.prepare(image), wanted)
-    assert detector.boxes(100, 50) == [(0, 0, 100, 50)]
+    assert boxes(100, 50, detector.card.input) == [(0, 0, 100, 50)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -119,9 +119,9 @@ def test_a_crops_map_covers_its_part_alone(tmp_path: Path) -> None:
     detector = detector_of(tmp_path, "crop", (32, 32))
     image = Image.new("RGB", (300, 100), (128, 128, 128))
     heat = np.full((1, 4, 4), 5, np.float32)
-    shown = np.asarray(Image.open(io.BytesIO(overlay(image, heat, detector.boxes(300, 100)))).convert("RGB")).astype(
-        int
-    )
+    shown = np.asarray(
+        Image.open(io.BytesIO(overlay(image, heat, boxes(300, 100, detector.card.input)))).convert("RGB")
+    ).astype(int)
     red = shown[..., 0] - shown[..., 2] > 40
     assert red[:, 110:190].all()
     assert not red[:, :90].any()

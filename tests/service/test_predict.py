@@ -90,10 +90,10 @@ def test_a_mark_sends_to_a_person_where_that_is_asked(tmp_path: Path) -> None:
         log = f"sqlite:///{tmp_path / marks}.db"
         state = start_worker(Settings(model_path=model, log_url=log, monitor=False, ai_marks=marks))
         models = state.models()
-        answers = (predict_one(encode(photo(seed=seed)), "x", models, state)[0] for seed in range(200))
+        answers = (predict_one(encode(photo(seed=seed)), "x", models, state) for seed in range(200))
         seed = next(seed for seed, answer in enumerate(answers) if answer.decision == "clear")
         marked = with_chunk(encode(photo(seed=seed)), b"tEXt", b"parameters\0a shoe, Steps: 2, Sampler: Euler")
-        answer = predict_one(marked, "x", models, state)[0]
+        answer = predict_one(marked, "x", models, state)
         assert answer.provenance.trust == "claimed"
         said[marks] = (answer.decision, answer.decided_by)
         state.log.close()

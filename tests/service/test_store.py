@@ -77,7 +77,7 @@ def test_one_batch_gets_the_answers_of_two_models(state: AppState) -> None:
     assert answer.failed == 1
     for item, (_, data) in zip(answer.results, batch, strict=True):
         if item.error is None:
-            alone = predict_one(data, "x", state.models(), state)[0]
+            alone = predict_one(data, "x", state.models(), state)
             assert (item.model, item.model_version, item.decision) == (
                 alone.model, alone.model_version, alone.decision,
             )  # fmt: skip

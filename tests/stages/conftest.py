@@ -38,10 +38,10 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make_tiny_params(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections of the repository's model, made small; `changes` are sections with keys to set."""
+def make_tiny_params(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The entry of the repository's model, made small; `changes` are sections with keys to set."""
     text = (REPO / "params.yaml").read_text(encoding="utf-8")
-    params: dict[str, dict[str, Any]] = yaml.safe_load(text)["models"][MODEL]
+    params: dict[str, Any] = yaml.safe_load(text)["models"][MODEL]
     for source in (TINY, changes):
         for section, values in source.items():
             params[section] |= values

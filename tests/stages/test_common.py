@@ -3,12 +3,13 @@
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from stages import download
-from stages.common import StageError, load_params, run_stage, write_json
+from stages.common import StageError, keep_only, load_params, run_stage, write_json
 from stages.data.prepare import PreprocessParams
 from stages.exporting.exporter import ExportParams
 from stages.training.trainer import TrainParams
@@ -53,7 +54,7 @@ def test_an_unknown_model_is_one_line_that_names_the_known_ones(monkeypatch: pyt
         assert "\n" not in str(ended.value)
         return str(ended.value)
 
-    unknown = "error: params.yaml has no section models.nosuch.download; models that have one: cifake"
+    unknown = "error: params.yaml has no models.nosuch.download; models that have one: cifake"
     assert line("nosuch") == unknown
     for arguments in ((), ("cifake", "nosuch")):
         assert line(*arguments) == "error: usage: python -m stages.download MODEL; models in params.yaml: cifake"
@@ -64,6 +65,38 @@ def test_an_unknown_model_is_one_line_that_names_the_known_ones(monkeypatch: pyt
     params["models"]["nosuch"] = {"train": {"epochs": 2}}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     assert line("nosuch") == unknown
+
+
+def test_a_stage_runs_the_steps_of_the_models_recipe(workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage download alone is the same for all recipes."""
+    ran: list[str] = []
+    frozen = SimpleNamespace(main=lambda paths: ran.append(f"frozen {paths.name}"))
+    for stage in ("download", "train"):
+        monkeypatch.setitem(sys.modules, f"stages.frozen.{stage}", frozen)
+
+    def run(stage: str, recipe: object) -> str:
+        models = {"shop": {"recipe": recipe} if recipe else {}, "cifake": {"recipe": "network"}}
+        Path("params.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", "shop"])
+        run_stage(lambda paths: ran.append(f"script {paths.name}"))
+        return ran.pop()
+
+    assert run("train", "network") == run("download", "network") == run("download", "frozen") == "script shop"
+    assert run("train", "frozen") == "frozen shop"
+    for recipe in ("forest", ["frozen"], 3):
+        with pytest.raises(SystemExit, match=r"^error: .*models\.shop\.recipe = .*: must be one of frozen, network$"):
+            run("train", recipe)
+    with pytest.raises(SystemExit, match=r"^error: .*has no models\.shop\.recipe; models that have one: cifake$"):
+        run("train", None)
+
+
+def test_a_folder_keeps_the_files_that_are_named_and_no_other(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / name for folder in ("a", "b") for name in ("new", "old")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text")
+    keep_only(tmp_path / "a/new", tmp_path / "b/new")
+    assert [path.is_file() for path in paths] == [True, False, True, False]
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:

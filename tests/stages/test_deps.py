@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.common import RECIPES
+
 REPO = Path(__file__).resolve().parents[2]
 STAGES = {
     name: stage["do"]
@@ -75,12 +77,34 @@ def named(deps: list[str]) -> set[str]:
     return {name for name in names if is_code(name)}
 
 
+def closures(stage: str) -> dict[str, set[str]]:
+    """Return what a stage runs, by the recipe: the script imports its own steps, and then runs another recipe's."""
+    files = {recipe: f"stages/{recipe}/{stage}.py" for recipe in RECIPES}
+    script = closure(f"stages/{stage}.py")
+    return {recipe: script | (closure(file) if (REPO / file).is_file() else set()) for recipe, file in files.items()}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_names_the_code_it_runs_and_no_other(stage: str) -> None:
+    """Beside the folder of the recipe, which is named whole, the names are the same for all recipes.
+
+    So an edit of what another recipe alone runs, outside its folder, runs a stage in vain. An hour's training is too
+    long for that: what `network` does not run there, no recipe may.
+    """
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage} ${{key}}"
-    names, runs = named(STAGES[stage]["deps"]), closure(f"stages/{stage}.py")
-    faults = [f"add {file}" for file in sorted(runs - names)] + [f"remove {file}" for file in sorted(names - runs)]
-    assert not faults, f"dvc.yaml, deps of {stage}: " + ", ".join(faults)
+    deps, runs = STAGES[stage]["deps"], closures(stage)
+    allowed = runs["network"] if stage == "train" else set().union(*runs.values())
+    faults = {f"remove {file}" for file in named(deps) - allowed}
+    for recipe, files in runs.items():
+        faults |= {f"add {file}" for file in files - named([dep.replace("${item.recipe}", recipe) for dep in deps])}
+    assert not faults, f"dvc.yaml, deps of {stage}: " + ", ".join(sorted(faults))
+
+
+def test_a_stage_depends_on_its_models_recipe_and_on_no_other() -> None:
+    for name, stage in STAGES.items():
+        of_recipe = [dep for dep in stage["deps"] if dep.startswith(("stages/$", *(f"stages/{r}" for r in RECIPES)))]
+        assert of_recipe == ([] if name == "download" else ["stages/${item.recipe}"])
+        assert "models.${key}.recipe" in stage["params"]
 
 
 def test_the_packages_own_files_import_nothing_of_ours() -> None:

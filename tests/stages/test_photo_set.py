@@ -150,7 +150,7 @@ def space(workspace: Workspace) -> Workspace:
 
 
 def asking(workspace: Workspace, host: str = "http://127.0.0.1:9", **more: object) -> Workspace:
-    found = {"dataset": "photos", "manifest": "photos.csv", "url": host + "/{source}/{commit}/{path}"}
+    found = {"dataset": "photos", "manifest": "photos.csv", "url": host + "/{source}/{commit}/{path}", "sha256": ""}
     workspace.params(download=found | more)
     return workspace
 
@@ -173,6 +173,13 @@ def test_every_way_brings_the_same_file(space: Workspace, photos: Photos, host: 
     shutil.rmtree("build")
     assert brought(asking(space, host)) == expected
     assert max(Host.asked.values()) == 2  # what failed once was asked again
+
+
+def test_another_manifest_than_the_one_that_params_name_is_refused(space: Workspace, photos: Photos) -> None:
+    asking(space, sha256=sha256_file("photos.csv"))
+    brought(space, PHOTOS_ARCHIVE=str(photos.archives()))
+    asking(space, sha256="0" * 64)
+    space.refuses("download", "photos.csv has sha256", "set download.sha256 to its digest")
 
 
 @pytest.mark.slow

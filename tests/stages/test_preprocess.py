@@ -14,7 +14,7 @@ from stages.common import StageError
 from stages.data.image_sets import ImageSet, load_images, row_digests
 from stages.data.inbox import check_import
 from stages.data.own_photos import own_photos
-from stages.data.prepare import PARTS
+from stages.data.prepare import PARTS, part_file
 from stages.data.splits import clean, split_by_hash
 
 SHARES = {"validation": 0.1, "calibration": 0.1}
@@ -53,7 +53,7 @@ def test_a_photo_keeps_its_split_when_others_join() -> None:
 
 
 def test_the_synthetic_splits_do_not_overlap(prepared) -> None:
-    parts = {part: load_images(prepared.path / f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
+    parts = {part: load_images(prepared.path / part_file(prepared.files, part)) for part in PARTS}
     seen = [set(row_digests(part.images)) for part in parts.values()]
     assert sum(map(len, seen)) == len(set.union(*seen))
     assert parts["test"].flags["leaked"].sum() == 1
@@ -84,7 +84,7 @@ def test_own_photos_join_every_split_and_groups_never_straddle(workspace, inbox:
     report = json.loads(Path("reports/cifake/dataset.json").read_text(encoding="utf-8"))
     assert report["own_photos"]["images"] == 40
     assert report["geometry"] == {"min_width": 32, "max_width": 80, "min_height": 32, "max_height": 60}
-    sets = {part: load_images(f"build/cifake/dataset/{part}.safetensors") for part in PARTS}
+    sets = {part: load_images(part_file(workspace.files, part)) for part in PARTS}
     own = {part: data.images[data.flags["own"] == 1] for part, data in sets.items()}
     assert sum(map(len, own.values())) == 40
     assert min(len(own["train"]), len(own["test"]), len(own["validation"])) > 0
@@ -120,7 +120,7 @@ def test_copies_of_own_photos_count_once(inbox: Path) -> None:
 
 def test_bad_own_photos_end_in_one_line_and_leave_the_splits(workspace, inbox: Path) -> None:
     assert workspace.run("preprocess").returncode == 0
-    written = [*workspace.files.dataset.iterdir(), workspace.files.dataset_report]
+    written = [*(part_file(workspace.files, part) for part in PARTS), workspace.files.dataset_report]
     earlier = {path: path.read_bytes() for path in written}
 
     (inbox / "real/broken.jpg").write_bytes(b"\xff\xd8\xff no photo")

@@ -174,7 +174,7 @@ def test_large_photos_that_cannot_be_read_cost_no_reading_of_test(candidate, tmp
 
 @pytest.mark.slow
 def test_evaluate_never_opens_test(candidate) -> None:
-    Path("build/cifake/dataset/test.safetensors").unlink()
+    shutil.rmtree(candidate.files.test)
     assert (result := candidate.run("evaluate")).returncode == 0, result.stderr
     candidate.refuses("release", "test.safetensors is missing")
     assert not RELEASED.path.exists()
@@ -204,4 +204,4 @@ def test_a_release_is_challenger_in_the_registry(candidate, tmp_path_factory) ->
 def test_every_model_in_params_yaml_has_every_section() -> None:
     params = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))
     for sections in params["models"].values():
-        assert list(sections) == ["download", "preprocess", "train", "export", "evaluate", "release"]
+        assert list(sections) == ["recipe", "download", "preprocess", "train", "export", "evaluate", "release"]

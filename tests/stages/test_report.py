@@ -183,5 +183,9 @@ def test_a_page_out_of_date_is_named_and_mended(tmp_path: Path, monkeypatch: pyt
 def test_no_macro_is_left_over() -> None:
     texts = [page.read_text(encoding="utf-8") for page in (Path("README.md"), *Path("docs").glob("*.md"))]
     names = {match[2] for text in texts for match in BLOCK.finditer(text)}
+    for template in Path("tools/report").glob("model_card*.j2"):
+        imported = re.search(r'from "tables.md.j2" import (.*) with context', template.read_text(encoding="utf-8"))
+        assert imported is not None
+        names |= set(imported[1].split(", "))
     macros = re.findall(r"{% macro (\w+)", Path("tools/report/tables.md.j2").read_text(encoding="utf-8"))
     assert names == set(macros)

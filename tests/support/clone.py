@@ -80,17 +80,24 @@ class Clone:
 
 
 def make_clone(path: Path) -> Clone:
-    """Make a repository of this one's files as they are now, with small params, committed, and nothing built yet."""
+    """Make a repository of this one's files as they are now, committed, and nothing built yet.
+
+    It has one model, MODEL with small params: others need photos that no machine draws from a seed.
+    """
     made = Clone(path)
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPO, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    built = ("models/", f"{ModelPaths(MODEL).reports}/", "dvc.lock")  # the benches' reports are shown in pages
+    models = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]
+    # Not all of reports/: those of the benches are shown in pages.
+    built = ("models/", "dvc.lock", "params.yaml", *(f"{ModelPaths(name).reports}/" for name in models))
     for name in filter(None, listed.stdout.split("\0")):
         if not name.startswith(built) and (REPO / name).is_file():
             (made.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPO / name, made.path / name)
+    text = yaml.safe_dump({"models": {MODEL: models[MODEL]}}, sort_keys=False)
+    (made.path / "params.yaml").write_text(text, encoding="utf-8")
     made.params(**SMALL)
     made.run("git", "init", "--quiet")
     made.commit()

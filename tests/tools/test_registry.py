@@ -9,8 +9,10 @@ import mlflow
 import pytest
 
 from service.models.card import read_card
+from service.models.detector import Detector
 from stages.common import StageError
-from tests.support import tiny_model
+from tests.support import tiny_frozen, tiny_model
+from tests.support.tiny_frozen import ENCODER
 from tools import registry
 
 OLD_NAME = "ai-product-photo-detector"
@@ -179,3 +181,23 @@ def test_what_does_not_fit_is_refused(client: mlflow.MlflowClient) -> None:
     with pytest.raises(StageError, match=r"reference\.npz is missing"):
         registry.promote("cifake", None, TO)
     assert not TO.exists()
+
+
+@pytest.mark.slow
+def test_an_encoder_goes_with_its_model(client: mlflow.MlflowClient) -> None:
+    folder = tiny_frozen.release(Path("models/photos"))
+    (folder / "reference.npz").write_bytes(b"reference")
+    assert registry.promote("photos", None, TO) == "1.0.0"
+    served = TO / "models/photos"
+    assert sorted(path.name for path in served.iterdir()) == ["card.json", ENCODER, "model.onnx", "reference.npz"]
+    assert Detector(served).version == "1.0.0"
+    (served / ENCODER).write_bytes(b"parts of another release")
+    assert registry.promote("photos", "1.0.0", TO) == "1.0.0"  # laid out anew
+    assert (served / ENCODER).read_bytes() == (folder / ENCODER).read_bytes()
+    (folder / ENCODER).write_bytes(b"another")
+    with pytest.raises(StageError, match=r"encoder\.safetensors has sha256 .* put all files of one release there"):
+        registry.promote("photos", None, TO)
+    (folder / ENCODER).unlink()
+    with pytest.raises(StageError, match=r"models/photos/encoder\.safetensors not found"):
+        registry.promote("photos", None, TO)
+    assert Detector(served).version == "1.0.0"

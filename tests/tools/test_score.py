@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.models.card import read_card
+from service.models.detector import Detector
 from stages.common import StageError
-from tests.support import tiny_model
+from tests.support import tiny_frozen, tiny_model
 from tests.support.photos import BAD, GOOD, encode, photo
 from tests.support.server import free_port
 from tools.score.__main__ import main, plan, score
@@ -149,6 +150,21 @@ def test_each_photo_is_scored_by_the_model_that_knows_its_size(photos: Path, tmp
                 }
                 assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
     assert len(pq.read_table(tmp_path / "out")) == 50  # what OUT holds beside the parts is no row
+
+
+@pytest.mark.parametrize("out", ["memory://frozen", ""])
+def test_a_model_takes_its_encoder_along(photos: Path, tmp_path: Path, out: str) -> None:
+    write_model(tmp_path / "models", "cifake", 32)
+    folder = tiny_frozen.release(tmp_path / "models" / "photos")
+    for seed in range(5):
+        (photos / f"large-{seed}.png").write_bytes(encode(photo(100, 100, seed=seed)))
+    rows = settled(str(photos), out or str(tmp_path / "out"), tmp_path / "models", part_photos=20)
+    found = {Path(str(row["name"])).name: row for row in rows}
+    assert [found["00.jpg"]["model"], found["large-0.png"]["model"]] == ["cifake", "photos"]
+    detector = Detector(folder)
+    for seed in range(5):
+        probability = detector.score(detector.prepare(photo(100, 100, seed=seed))[None]).probability[0]
+        assert found[f"large-{seed}.png"]["probability"] == pytest.approx(float(probability), abs=2e-6)
 
 
 def test_folder_glob_parquet_and_bucket_score_alike(photos: Path, model: Path, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def model_card(card: Card) -> str:
         StageError: the card has not what the page shows.
     """
     try:
-        return _TEMPLATES.get_template("model_card.md.j2").render(card=card)
+        name = "model_card.md.j2" if card.encoder is None else "model_card_frozen.md.j2"
+        return _TEMPLATES.get_template(name).render(card=card)
     except _FAULTS as error:
         raise StageError(f"the model card of '{card.name}' cannot be written: {error}") from error
 

@@ -28,7 +28,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from service.models.card import CARD, MODEL, ModelError
+from service.models.card import CARD, MODEL, Card, ModelError
 from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from stages.common import StageError, only_one, run_command
 from tools.score.catalogue import survey
@@ -89,7 +89,7 @@ def plan(
     try:
         detectors = load_models(models, alpha=alpha, ai_prior=ai_prior)
         paths = dict(zip(detectors, find_models(models), strict=True))
-        files = {name: (path / MODEL if path.is_dir() else path).read_bytes() for name, path in paths.items()}
+        files = {name: _files(path, detectors[name].card) for name, path in paths.items()}
         CredentialReader(trust_anchors, time_stamp_anchors=time_stamp_anchors, key_usages=key_usages)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
@@ -112,11 +112,20 @@ def plan(
     buffer = io.BytesIO()
     pq.write_table(survey(source, column, part_photos), buffer)
     write(out, PARTS, buffer.getvalue())
-    for name, detector in detectors.items():
-        for file, data in ((MODEL, files[name]), (CARD, detector.card.to_json().encode())):
+    for name, held in files.items():
+        for file, data in held.items():
             write(out, f"{MODELS}/{name}/{file}", data)
     write(out, PLAN, (json.dumps(facts, indent=2) + "\n").encode())  # last: without it nothing has begun
     return load_job(out)
+
+
+def _files(path: Path, card: Card) -> dict[str, bytes]:
+    """Return by its name each file that a worker needs of a model."""
+    model = path / MODEL if path.is_dir() else path
+    files = {MODEL: model.read_bytes(), CARD: card.to_json().encode()}
+    if card.encoder:
+        files[card.encoder.file] = model.with_name(card.encoder.file).read_bytes()
+    return files
 
 
 def score(job: Job, workers: int, address: str | None) -> dict[str, Any]:
@@ -239,7 +248,7 @@ def main() -> None:
         "build/cifake/candidate; by default each photo is scored by the one in models/ that knows its size",
     )
     parser.add_argument("--column", default="image", help="of Parquet files, the one with the photos")
-    parser.add_argument("--part-photos", type=int, default=1000, help="files that are scored and written together")
+    parser.add_argument("--part-photos", type=int, default=200, help="files that are scored and written together")
     parser.add_argument("--alpha", type=float, default=0.01, help="share of real photos that may be flagged")
     parser.add_argument("--ai-prior", type=float, default=0.5, help="share of AI images that probabilities assume")
     parser.add_argument("--trust-anchors", type=Path, help="PEM file of those whose Content Credentials are believed")

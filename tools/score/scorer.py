@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from service.models.card import CARD, MODEL, ModelError
+from service.models.card import CARD, MODEL, ModelError, read_card
 from service.models.choice import choose, overlap
 from service.models.decision import Verdict, judge
 from service.models.detector import Detector
@@ -126,8 +126,10 @@ def load_job(out: str) -> Job:
         for name in plan["models"]:
             copy = Path(temporary) / name
             copy.mkdir()
-            for file in (CARD, MODEL):
-                (copy / file).write_bytes(fs.cat_file(f"{folder}/{MODELS}/{name}/{file}"))
+            fs.get_file(f"{folder}/{MODELS}/{name}/{CARD}", str(copy / CARD))
+            encoder = read_card(copy).encoder
+            for file in [MODEL, *([encoder.file] if encoder else [])]:
+                fs.get_file(f"{folder}/{MODELS}/{name}/{file}", str(copy / file))
         detectors = load_models(Path(temporary), alpha=plan["alpha"], ai_prior=plan["ai_prior"])
     catalogue = Catalogue(plan["source"], plan["column"], parts)
     credentials = CredentialReader(

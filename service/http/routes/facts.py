@@ -75,6 +75,7 @@ def _facts(detector: Detector, refused: str | None) -> schemas.ModelFacts:
             flag=detector.thresholds.flag,
             clear=detector.thresholds.clear,
         ),
+        heatmap=card.explains_by.kind,
         model=card.of_file.model_dump(mode="json", exclude_none=True),
         plots=[f"/model/plots/{name}?model={card.name}" for name in sorted(_plots(detector))],
         note=note,

@@ -1,6 +1,5 @@
 """Is this photo real or AI-generated? One, several, and why."""
 
-import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Request, UploadFile
@@ -10,8 +9,7 @@ from service.http.dependencies import RequestId, StateOf, body_of
 from service.http.errors import ApiError
 from service.http.openapi import errors
 from service.http.routing import many_photos, one_photo, rules
-from service.models.heatmap import overlay
-from service.predict import clean_name, predict_many, predict_one
+from service.predict import clean_name, explain_one, predict_many, predict_one
 
 _FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
@@ -38,7 +36,7 @@ router = APIRouter(
 async def predict(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
     models = state.models()
-    answer, *_ = await state.photo_queue.run(lambda: predict_one(data, request_id, models, state))
+    answer = await state.photo_queue.run(lambda: predict_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
 
@@ -48,13 +46,7 @@ async def predict(request: Request, state: StateOf, request_id: RequestId, data:
 async def explain(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
     models = state.models()
-
-    def work() -> schemas.ExplainResponse:
-        answer, image, maps, boxes = predict_one(data, request_id, models, state)
-        picture = base64.b64encode(overlay(image, maps, boxes)).decode()
-        return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
-
-    answer = await state.photo_queue.run(work)
+    answer = await state.photo_queue.run(lambda: explain_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
 

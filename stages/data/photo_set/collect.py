@@ -36,9 +36,14 @@ def download(params: DownloadParams, ways: Mapping[str, str], files: Path, out: 
         out: the Parquet file, with the columns of `SCHEMA`; `photo` is the file's bytes.
 
     Raises:
-        StageError: the manifest is faulty, a way is closed, or more is missing than `max_missing_share`.
+        StageError: the manifest is faulty or another than params.yaml names, a way is closed, or more is missing than `max_missing_share`.
     """
     photos = read_manifest(Path(params.manifest))
+    if params.sha256 and (found := sha256_file(params.manifest)) != params.sha256:
+        raise StageError(
+            f"{params.manifest} has sha256 {found}, and download.sha256 in params.yaml is {params.sha256[:12]}...: where"
+            " the manifest was changed on purpose, set download.sha256 to its digest"
+        )
     files.mkdir(parents=True, exist_ok=True)
     wanted = [photo for photo in tqdm(photos, "verifying", unit=" photos", delay=2) if not _is_here(photo, files)]
     missing: dict[str, str] = {}

@@ -1,0 +1,149 @@
+"""The linear head: fitted in seconds, judged on sources that it never saw."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from stages.common import StageError, whole_file
+from stages.frozen.dataset import RENDER, PhotoSet, Rows
+from stages.frozen.params import TrainParams
+
+Float = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FOUND = 0  # place of the photo as it was found among a photo's views; those that the head learns from follow
+PLAIN = 1  # place of the view that is only shrunk and saved again
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer on an encoder's features.
+
+    Attributes:
+        weight: float64 [D].
+        bias: of the logit.
+    """
+
+    weight: Float
+    bias: float
+
+    def logit(self, features: npt.NDArray[Any]) -> Float:
+        """Return the logit of P(AI-generated): features float [..., D] -> float64 [...]."""
+        logit: Float = features.astype(np.float64) @ self.weight + self.bias
+        return logit
+
+
+def fit(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None) -> Head:
+    """Fit a head to all views of the photos that may be learned from.
+
+    Logistic regression with an L2 penalty on features of variance 1. A photo of a large source weighs less.
+    """
+    rows = photos.rows
+    chosen = np.flatnonzero(rows.train & (rows.label != RENDER))
+    views = photos.seen.features[chosen, PLAIN:]
+    x = views.reshape(-1, views.shape[-1]).astype(np.float32)
+    weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views.shape[1])
+    centre, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64) + 1e-6
+    x -= centre.astype(np.float32)
+    x /= spread.astype(np.float32)
+    model = LogisticRegression(C=inverse_penalty or params.inverse_penalty, max_iter=300, tol=1e-3)
+    model.fit(x, np.repeat(rows.label[chosen], views.shape[1]), sample_weight=weight / weight.mean())
+    slope = model.coef_[0].astype(np.float64) / spread
+    return Head(slope, float(model.intercept_[0] - slope @ centre))
+
+
+def source_weights(rows: Rows, exponent: float = 1.0) -> Float:
+    """Return the weight of each photo, float64 [N]: with exponent 1 every source weighs the same."""
+    return rows.of_source**-exponent
+
+
+def folds(rows: Rows, params: TrainParams, draw: int) -> Ints:
+    """Return the fold of each photo, int64 [N]: a source lies in one fold, and each label is spread over all."""
+    rng = np.random.default_rng([params.seed, draw])
+    found = np.zeros(len(rows), np.int64)
+    for label in np.unique(rows.label):
+        sources = np.unique(rows.source[rows.label == label])
+        rng.shuffle(sources)
+        place = {source: number % params.folds for number, source in enumerate(sources.tolist())}
+        mask = rows.label == label
+        found[mask] = [place[source] for source in rows.source[mask].tolist()]
+    return found
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One head, and the photos of the sources that it never saw.
+
+    Attributes:
+        draw: which cut of the sources it belongs to.
+        head: fitted on the other folds.
+        held_out: int64 [M], rows of the photos.
+    """
+
+    draw: int
+    head: Head
+    held_out: Ints
+
+
+def fitted_folds(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None) -> list[Fold]:
+    """Fit a head for each fold of each draw."""
+    return list(tqdm(_fitted(photos, params, inverse_penalty), "heads", params.draws * params.folds, delay=2))
+
+
+def _fitted(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None) -> Iterator[Fold]:
+    for draw in range(params.draws):
+        place = folds(photos.rows, params, draw)
+        for number in range(params.folds):
+            head = fit(photos.take(np.flatnonzero(place != number)), params, inverse_penalty)
+            yield Fold(draw, head, np.flatnonzero(place == number))
+
+
+def held_out(fitted: list[Fold], features: npt.NDArray[Any]) -> Float:
+    """Return each photo's logit in each draw, of the head that never saw its source.
+
+    Args:
+        fitted: as `fitted_folds` gives them.
+        features: float [N, D], or of several views float [N, V, D].
+
+    Returns:
+        float64 [draws, N], or [draws, N, V].
+    """
+    draws = 1 + max(fold.draw for fold in fitted)
+    logits = np.zeros((draws, *features.shape[:-1]))
+    for fold in fitted:
+        logits[fold.draw, fold.held_out] = fold.head.logit(features[fold.held_out])
+    return logits
+
+
+def save_head(path: Path, head: Head, config: dict[str, Any]) -> None:
+    """Write a head and what it was made from, whole or not at all; the same head gives the same bytes."""
+    # Rounded to float32, as the graph has it; what follows is noise of the processor's arithmetic.
+    state = {"weight": head.weight.astype(np.float32), "bias": np.array([head.bias], np.float32)}
+    with whole_file(path) as temporary:
+        save_file(state, temporary, {"config": json.dumps(config, sort_keys=True)})
+
+
+def load_head(path: Path) -> tuple[Head, dict[str, Any]]:
+    """Read what `save_head` wrote.
+
+    Raises:
+        StageError: the file is missing, truncated or no head.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            config: dict[str, Any] = json.loads(file.metadata()["config"])
+            head = Head(file.get_tensor("weight").astype(np.float64), float(file.get_tensor("bias")[0]))
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{path} is missing, truncated or no head: restore it from git or run 'dvc repro train'"
+        ) from error
+    return head, config

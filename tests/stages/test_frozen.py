@@ -1,0 +1,397 @@
+"""The recipe `frozen`, stage by stage, with a tiny encoder of random weights on the synthetic set."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from service.models.detector import Detector
+from stages.common import StageError, sha256_file
+from stages.frozen import features
+from stages.frozen.dataset import DRAWINGS, Described, PhotoSet, Rows, load
+from stages.frozen.encoder import EncoderParams, load_encoder, rounded_to_8_bits, write_encoder
+from stages.frozen.features import cache_folder
+from stages.frozen.head import fit, fitted_folds, folds, held_out, source_weights
+from stages.frozen.judging import by_source, pairs
+from stages.frozen.params import PreprocessParams, TrainParams
+from stages.frozen.preprocess import near_copies
+from stages.frozen.rewrites import ORDINARY, REWRITES
+from stages.frozen.thresholds import platt, quantile_from_above, robust_threshold
+from stages.frozen.views import rewritten
+from stages.paths import ModelPaths
+from stages.with_timm import import_timm
+
+REPO = Path(__file__).resolve().parents[2]
+FILES = ModelPaths("photos")
+STAGES = ("download", "preprocess", "train", "export", "evaluate", "release")
+ENCODER = {
+    "timm": "vit_tiny_patch16_224", "blocks": 2, "image_size": 64, "class_tokens": [1, 2], "patch_means": [1],
+    "sha256": "",
+}  # fmt: skip
+TINY: dict[str, dict[str, Any]] = {
+    "download": {"dataset": "synthetic", "synthetic_images": 120, "synthetic_size": 96},
+    "preprocess": {"encoder": ENCODER, "precision": "fp32", "views": 1, "drawings": 12, "test_ai_share": 0.2},
+    "train": {"draws": 1, "folds": 2, "penalties": [0.01, 0.1], "inverse_penalty": 0.1},
+    "export": {"domain_components": 8, "min_side": 60},
+    "evaluate": {"rewritten_photos": 8, "served_photos": 4},
+    "release": {
+        "dataset": "synthetic", "min_auc": 0, "min_recall": 0, "max_false_positive_rate_excess": 1, "max_ece": 1,
+        "max_worst_source": 1, "max_render_flagged": 1, "max_out_of_domain": 1, "min_agreement": 0,
+        "max_own_flagged": 1, "max_auc_loss": 1,
+    },
+}  # fmt: skip
+
+
+class Shop:
+    """A folder in which the stages of the model `photos` run as processes of their own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def params(self, **changes: dict[str, Any]) -> None:
+        text = (REPO / "params.yaml").read_text(encoding="utf-8")
+        sections: dict[str, Any] = yaml.safe_load(text)["models"]["photos"]
+        for source in (TINY, changes):
+            for section, values in source.items():
+                sections[section] |= values
+        (self.path / "params.yaml").write_text(yaml.safe_dump({"models": {"photos": sections}}), encoding="utf-8")
+
+    def run(self, stage: str, room_kb: int | None = None) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-W", "ignore", "-m", f"stages.{stage}", "photos"]
+        environment = os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+        if room_kb is not None:
+            command = ["bash", "-c", f'ulimit -f {room_kb}; exec "$@"', "bash", *command]
+            environment |= {"PYTHONDONTWRITEBYTECODE": "1", "COVERAGE_PROCESS_CONFIG": ""}
+        return subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
+
+    def runs(self, *stages: str) -> str:
+        for stage in stages:
+            result = self.run(stage)
+            assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def refuses(self, stage: str, *words: str, room_kb: int | None = None) -> None:
+        result = self.run(stage, room_kb)
+        last = result.stderr.strip().splitlines()[-1]
+        assert result.returncode == 1, result.stderr
+        assert last.startswith("error: "), result.stderr
+        assert "Traceback" not in result.stderr
+        for word in words:
+            assert word in last
+
+    def copy(self, path: Path) -> "Shop":
+        shutil.copytree(self.path, path)
+        return Shop(path)
+
+
+def make_encoder(path: Path, **changes: Any) -> EncoderParams:
+    """Write the file of a tiny encoder with random weights."""
+    params = EncoderParams.model_validate(ENCODER | changes)
+    torch.manual_seed(0)
+    vit = import_timm().create_model(params.timm, num_classes=0)
+    weights = {name: tensor.numpy() for name, tensor in vit.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_encoder(path, params, weights)
+    return params
+
+
+@pytest.fixture(scope="session")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    shop.params()
+    make_encoder(shop.path / FILES.build / "encoder.safetensors")
+    shop.runs("download")
+    return shop
+
+
+@pytest.fixture(scope="session")
+def released(downloaded: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    shop = downloaded.copy(tmp_path_factory.mktemp("released") / "shop")
+    shop.runs("preprocess", "train", "export", "evaluate", "release")
+    return shop
+
+
+@pytest.mark.slow
+class TestStages:
+    def test_all_stages_make_a_model_that_serves(self, released: Shop) -> None:
+        folder = released.path / FILES.released.path
+        detector = Detector(folder)
+        photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8))
+        scores = detector.score(detector.prepare(photo)[None])
+        assert 0 <= scores.probability[0] <= 1
+        card = json.loads((folder / "card.json").read_text())
+        assert card["name"] == "photos"
+        assert card["heatmap"]["kind"] == "windows"
+        assert card["encoder"]["sha256"] == sha256_file(folder / "encoder.safetensors")
+        assert card["release"]["metrics"]["test"]["images"] > 0
+        assert (folder / "model.onnx").stat().st_size < 3_000_000
+        assert len((folder / "ledger.jsonl").read_text().splitlines()) == 1
+
+    def test_a_source_is_in_one_part_only(self, released: Shop) -> None:
+        report = json.loads((released.path / FILES.dataset_report).read_text())
+        development, test = (set(report[part]["sources"]) for part in ("development", "test"))
+        assert not development & test
+        assert any("real" in name for name in test)
+        assert any("ai_generated" in name for name in test)
+
+    def test_test_sources_of_real_photos_cost_nothing_to_learn_from(self, released: Shop) -> None:
+        test = load(released.path / FILES.test).rows
+        assert not test.train[test.label == 0].any()
+
+    def test_the_file_that_serves_says_what_the_features_say(self, released: Shop) -> None:
+        assessment = json.loads((released.path / FILES.assessment).read_text())
+        assert assessment["served"]["largest_difference"] < 0.02  # features are kept in 16 bits
+        assert set(assessment["rewrites"]["changes"]) == {"as found", *REWRITES}
+
+    def test_the_same_inputs_give_the_same_head(self, released: Shop, tmp_path: Path) -> None:
+        again = released.copy(tmp_path / "again")
+        before = (again.path / FILES.candidate.checkpoint).read_bytes()
+        shutil.rmtree(again.path / FILES.candidate.path)
+        again.runs("preprocess", "train", "export")
+        assert (again.path / FILES.candidate.checkpoint).read_bytes() == before
+
+    def test_own_photos_cost_only_their_own_features(self, released: Shop, tmp_path: Path) -> None:
+        shop = released.copy(tmp_path / "own")
+        kept = set((shop.path / FILES.build / "features").rglob("*.npz"))
+        rng = np.random.default_rng(1)
+        for place in range(3):
+            folder = shop.path / "data/real/lamps"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (90, 80, 3), dtype=np.uint8)).save(folder / f"{place}.png")
+        shop.runs("preprocess", "train", "export", "evaluate")
+        new = set((shop.path / FILES.build / "features").rglob("*.npz")) - kept
+        assert [len(Described.load(path)) for path in new] == [3]
+        found = json.loads((shop.path / FILES.metrics).read_text())
+        assert found["validation"]["own_photos"]["images"] == 3
+        assert "own/real/lamps" in json.loads((shop.path / FILES.dataset_report).read_text())["development"]["sources"]
+
+    def test_a_refused_candidate_leaves_the_release(self, released: Shop, tmp_path: Path) -> None:
+        shop = released.copy(tmp_path / "refused")
+        shop.params(export={"version": "9.0.0"}, release={"min_auc": 1.0})
+        shop.runs("export", "release")
+        said = json.loads((shop.path / FILES.release_report).read_text())
+        assert said["decision"] == "refused"
+        assert any("release.min_auc" in reason for reason in said["reasons"])
+        assert json.loads((shop.path / FILES.released.card).read_text())["version"] != "9.0.0"
+
+
+@pytest.mark.slow
+class TestBadInput:
+    def test_no_encoder(self, downloaded: Shop, tmp_path: Path) -> None:
+        shop = downloaded.copy(tmp_path / "shop")
+        (shop.path / FILES.build / "encoder.safetensors").unlink()
+        shop.refuses("preprocess", "encoder.safetensors is missing", "tools.encoder")
+
+    def test_a_full_disk_loses_nothing(self, downloaded: Shop, tmp_path: Path) -> None:
+        shop = downloaded.copy(tmp_path / "shop")
+        shop.refuses("preprocess", "File too large", room_kb=100)
+        shop.runs("preprocess")
+        assert (shop.path / FILES.dataset / DRAWINGS).exists()
+
+    def test_photos_of_one_label(self, downloaded: Shop, tmp_path: Path) -> None:
+        shop = downloaded.copy(tmp_path / "shop")
+        raw = shop.path / FILES.raw / "photos.parquet"
+        table = pq.read_table(raw)
+        pq.write_table(table.filter([label == "real" for label in table["label"].to_pylist()]), raw)
+        shop.refuses("preprocess", "label ai_generated", "at least two are needed")
+
+
+def test_an_encoder_is_verified(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    params = make_encoder(path)
+    assert load_encoder(path, params).image_size == 64
+    with pytest.raises(StageError, match=r"has sha256 .*, and preprocess\.encoder\.sha256 in params\.yaml is 0000"):
+        load_encoder(path, params.model_copy(update={"sha256": "0" * 64}))
+    other = params.model_copy(update={"blocks": 3})
+    with pytest.raises(StageError, match=r"is vit_tiny_patch16_224, 2 blocks, 64 px, and .* 3 blocks, 64 px"):
+        load_encoder(path, other)
+    with pytest.raises(StageError, match="is missing"):
+        load_encoder(tmp_path / "none.safetensors", params)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(StageError, match="truncated"):
+        load_encoder(path, params)
+    for name, blocks, said in (("no_such_vit", 2, "not a timm model"), ("resnet18", 2, "no vision transformer")):
+        with pytest.raises(StageError, match=said):
+            write_encoder(path, params.model_copy(update={"timm": name, "blocks": blocks}), {})
+    with pytest.raises(StageError, match="blocks is 1; it must be at least 2"):
+        write_encoder(path, params.model_copy(update={"blocks": 1}), {})
+    with pytest.raises(StageError, match="lack cls_token: they are another network's"):
+        write_encoder(path, params, {})
+
+
+def test_an_encoders_file_gives_timms_own_features(tmp_path: Path) -> None:
+    """Up to the rounding to eight bits, and with positions of the size that is wanted."""
+    params = make_encoder(tmp_path / "encoder.safetensors")
+    encoder = load_encoder(tmp_path / "encoder.safetensors", params)
+    torch.manual_seed(0)
+    vit: Any = import_timm().create_model(params.timm, num_classes=0)
+    vit.set_input_size(img_size=params.image_size)
+    photo = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        normalised = (photo.permute(0, 3, 1, 2) / 255 - encoder.mean) / encoder.std
+        tokens = vit.eval().forward_intermediates(
+            normalised, indices=[0, 1], return_prefix_tokens=True, intermediates_only=True, norm=False
+        )
+        expected = torch.cat([tokens[0][1][:, 0], tokens[1][1][:, 0], tokens[0][0].mean((2, 3))], 1)
+        found = encoder(photo)
+        ready = encoder.ready("fp32")(photo)
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+    assert torch.allclose(found, ready, atol=1e-5)
+
+
+def test_eight_bits_keep_the_largest_value_of_each_output() -> None:
+    matrix = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
+    rounded, scale = rounded_to_8_bits(matrix)
+    assert (np.abs(rounded).max(1) == 127).all()
+    assert np.abs(rounded * scale[:, None] - matrix).max() <= scale.max() / 2 * 1.001
+
+
+def test_copies_are_found_across_sources_alone() -> None:
+    hashes = np.array([0b1111, 0b1110, 0xFFFF_0000, 0b1111], np.uint64)
+    sources = np.array(["a", "b", "b", "a"])
+    assert near_copies(hashes, sources, bits=1) == {1: 0, 3: 1}
+    assert near_copies(hashes, np.array(["a"] * 4), bits=64) == {}
+
+
+def photo_set(count: int = 120, sources: int = 12) -> PhotoSet:
+    """Photos of two labels whose first feature tells them apart, and whose second tells the source."""
+    rng = np.random.default_rng(0)
+    label = np.arange(count) % 2
+    source = np.arange(count) // 2 % (sources // 2)
+    values = rng.normal(size=(count, 2, 4))
+    values[..., 0] += 4 * label[:, None]
+    values[..., 1] += 3 * source[:, None]
+    text = np.array([f"{number:064x}" for number in range(count)])
+    rows = Rows(
+        sha256=text, label=label, source=np.array([f"{a}/{b}" for a, b in zip(label, source, strict=True)]),
+        generator=np.where(label == 1, "one", ""), date=np.full(count, "2026"), licence=np.full(count, "MIT"),
+        train=np.ones(count, bool),
+    )  # fmt: skip
+    zeros = np.zeros(count, np.int64)
+    seen = Described(
+        sha256=text, features=values.astype(np.float16), hash=zeros.astype(np.uint64), width=zeros, height=zeros,
+        jpeg_quality=zeros, format=np.full(count, "JPEG"), white=zeros.astype(np.float32),
+        statistics=np.zeros((count, 3), np.float32),
+    )  # fmt: skip
+    return PhotoSet(rows, seen)
+
+
+TRAIN = TrainParams(inverse_penalty=1, penalties=(1,), source_exponent=0.5, folds=3, draws=2, seed=0)
+
+
+def test_a_head_is_judged_on_sources_that_it_never_saw() -> None:
+    photos = photo_set()
+    place = folds(photos.rows, TRAIN, 0)
+    for source in np.unique(photos.rows.source):
+        assert len(set(place[photos.rows.source == source].tolist())) == 1
+    assert (place != folds(photos.rows, TRAIN, 1)).any()
+    logits = held_out(fitted_folds(photos, TRAIN), photos.seen.features[:, 0])
+    assert logits.shape == (2, len(photos))
+    assert ((logits > 0) == (photos.rows.label == 1)).mean() > 0.9
+
+
+def test_every_source_weighs_the_same() -> None:
+    rows = photo_set().rows.take(np.array([0, 2, 4, 6, 1, 14, 26]))
+    weights = source_weights(rows)
+    totals = [weights[rows.source == source].sum() for source in np.unique(rows.source)]
+    assert totals == pytest.approx([1.0] * len(totals))
+
+
+def test_photos_that_may_only_be_measured_teach_nothing() -> None:
+    photos = photo_set()
+    photos.rows.train[photos.rows.source == "0/0"] = False
+    before = fit(photos, TRAIN)
+    photos.seen.features[photos.rows.source == "0/0"] += 5
+    assert np.array_equal(fit(photos, TRAIN).weight, before.weight)
+
+
+def test_a_threshold_keeps_its_share() -> None:
+    scores, weights = np.arange(100.0), np.ones(100)
+    threshold = quantile_from_above(scores, weights, 0.05)
+    assert (scores > threshold).mean() == 0.05
+    sources = np.repeat([f"s{number}" for number in range(20)], 5)
+    loose, strict = (robust_threshold(scores, sources, 0.1, confidence) for confidence in (0.5, 0.9))
+    assert loose["threshold"] < strict["threshold"]
+    assert loose["low"] < loose["threshold"] < loose["high"]
+    assert robust_threshold(scores, sources, 0.1, 0.5) == loose
+
+
+def test_platt_takes_both_labels_as_equally_frequent() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [4000, 400])
+    logits = rng.normal(size=4400) + 2 * labels
+    slope, intercept = platt(logits, labels, np.ones(4400))
+    assert slope == pytest.approx(2, abs=0.2)
+    assert -intercept / slope == pytest.approx(1, abs=0.1)
+
+
+def test_sources_are_told_apart() -> None:
+    rows = photo_set().rows
+    probability = np.where(rows.label == 1, 0.9, 0.1)[None].repeat(2, 0)
+    probability[:, rows.source == "0/0"] = 0.95
+    found = by_source(rows, probability)
+    assert found["real"]["0/0"]["flagged_at_2"] == 1.0
+    assert found["real"]["0/1"]["flagged_at_2"] == 0.0
+    assert pairs(rows, probability)["worst"] == 0.0
+
+
+def test_a_view_is_the_same_whenever_it_is_made() -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8))
+    for view in range(4):
+        one, other = (np.asarray(rewritten(photo, "ab", view, 0)) for _ in range(2))
+        assert np.array_equal(one, other)
+        assert min(one.shape[:2]) >= 200
+    assert rewritten(photo, "ab", 0, 0).size != rewritten(photo, "cd", 0, 0).size
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_each_rewrite_gives_a_photo(name: str) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    assert REWRITES[name](photo).mode == "RGB"
+    assert len(ORDINARY) == 10
+
+
+def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tmp_path / "encoder.safetensors"
+    make_encoder(encoder)
+    params = PreprocessParams.model_validate(
+        TINY["preprocess"] | {"seed": 0, "near_copy_bits": 4, "test_real_share": 0.5, "own_photos_min": 0}
+    )
+    folder = cache_folder(tmp_path, params)
+    monkeypatch.setattr(features, "_SHARD", 2)
+    rng, photos = np.random.default_rng(0), {}
+    for _ in range(5):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (80, 90, 3), dtype=np.uint8)).save(file, "JPEG")
+        photos[hashlib.sha256(file.getvalue()).hexdigest()] = file.getvalue()
+    photos = dict(sorted(photos.items()))
+    last = list(photos)[-1]
+
+    def describe(broken: str = "") -> Described:
+        def read(digest: str) -> bytes:
+            return b"" if digest == broken else photos[digest]
+
+        readers = [(digest, lambda digest=digest: read(digest)) for digest in photos]
+        return features.describe(readers, len(photos), params, encoder, folder)
+
+    with pytest.raises(StageError, match=f"the photo {last} cannot be read"):
+        describe(broken=last)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    assert kept
+    whole = describe()
+    assert whole.sha256.tolist() == list(photos)
+    assert whole.features.shape == (5, 2, 3 * 192)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert cache_folder(tmp_path, params.model_copy(update={"views": 2})) != folder
