@@ -87,7 +87,7 @@ def pretty(value: Any, indent: int = 0) -> str:
 
 @pytest.mark.serve
 def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
-    shutil.copy(files("sklearn") / "datasets" / "images" / "flower.jpg", tmp_path / "photo.jpg")
+    shutil.copy(files("sklearn") / "datasets" / "images" / "china.jpg", tmp_path / "photo.jpg")
     (tmp_path / "broken.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:1000])
     (tmp_path / "notes.txt").write_text("no photo")
     text = DOCS.read_text(encoding="utf-8")
@@ -104,8 +104,9 @@ def test_every_command_gives_the_answer_below_it(tmp_path: Path) -> None:
                 continue
             assert block is not None, f"{command}: no answer below it"
             assert command.startswith("curl -s ")
-            if command.endswith("/drift"):  # once the monitor has seen the predictions before
-                wait_for(lambda url=url: httpx.get(f"{url}/drift", timeout=60).json().get("window_size", 0) > 0)
+            if "/drift?model=" in command:  # once the monitor has seen the predictions before
+                asked = url + command.strip("'").partition("localhost:3000")[2]
+                wait_for(lambda asked=asked: httpx.get(asked, timeout=60).json().get("window_size", 0) > 0)
             run = subprocess.run(
                 shlex.split(command.replace("localhost:3000", url)), cwd=tmp_path, capture_output=True, check=True
             )

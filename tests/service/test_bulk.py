@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from starlette.testclient import TestClient
 
 from tests.support.photos import BAD, GOOD
-from tests.support.server import released_model
+from tests.support.server import released_models
 from tests.support.signing import STRANGER, TRUSTED
 from tools.score.__main__ import plan
 from tools.score.scorer import Scorer, part_name
@@ -27,7 +27,7 @@ def test_a_catalogue_gets_what_the_service_answers(client: TestClient, tmp_path:
         (tmp_path / "photos" / name).write_bytes(data)
     out = str(tmp_path / "out")
     plan(
-        str(tmp_path / "photos"), out, released_model(), column="image", part_photos=100, alpha=0.01, ai_prior=0.5,
+        str(tmp_path / "photos"), out, released_models(), column="image", part_photos=100, alpha=0.01, ai_prior=0.5,
         trust_anchors=TRUSTED.anchors,
     )  # fmt: skip
     Scorer(out)({"part": [0]})

@@ -19,7 +19,7 @@ from service.models.detector import Detector
 from service.photo import decode
 from tests.support.http import is_error
 from tests.support.photos import BAD, GOOD, encode, photo
-from tests.support.server import ROOT, released_model
+from tests.support.server import ROOT, released_model, released_models
 
 PREDICT = "/predict"
 ROUTES = ["/predict", "/predict/explain"]
@@ -51,7 +51,8 @@ def test_every_kind_of_photo_is_answered(client: TestClient, name: str) -> None:
     assert set(body["domain"]) == {"embedding", "geometry"}
     assert body["provenance"] == {"c2pa": None, "marks": [], "ai_markers": [], "trust": "none"}
     assert body["decided_by"] == "pixels"
-    detector = Detector(released_model())
+    answering = released_models() / body["model"]
+    detector = Detector(answering if answering.is_dir() else released_model())
     pixels = detector.prepare(decode(GOOD[name]).image)[np.newaxis]
     assert body["probability"] == pytest.approx(float(detector.score(pixels).probability[0]), abs=1e-5)
 

@@ -388,10 +388,13 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(StageError, match=f"the photo {last} cannot be read"):
         describe(broken=last)
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
     assert kept
     whole = describe()
     assert whole.sha256.tolist() == list(photos)
     assert whole.features.shape == (5, 2, 3 * 192)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
-    assert cache_folder(tmp_path, params.model_copy(update={"views": 2})) != folder
+    # One view more costs that view alone; another seed makes other views.
+    more = params.model_copy(update={"views": 2})
+    assert cache_folder(tmp_path, more) == folder
+    assert cache_folder(tmp_path, params.model_copy(update={"seed": 1})) != folder

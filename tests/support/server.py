@@ -104,6 +104,11 @@ def released_model() -> Path:
     return Path(os.environ.get("MODEL_PATH", ROOT / "models" / "cifake" / "model.onnx"))
 
 
+def released_models() -> Path:
+    """Return the folder of the repository's models, or the one model that MODEL_PATH names instead."""
+    return Path(os.environ.get("MODEL_PATH", ROOT / "models"))
+
+
 def free_port() -> int:
     """Return a port on which nobody listens."""
     with socket.socket() as probe:
