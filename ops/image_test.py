@@ -46,7 +46,7 @@ def running(image: str) -> Iterator[tuple[str, str, float]]:
     name = f"photo-detector-{port}"
     began = time.monotonic()
     podman(
-        "run", "--detach", "--name", name, "--network=host", "--memory=2g", "--read-only", "--tmpfs=/tmp",
+        "run", "--detach", "--name", name, "--network=host", "--memory=3g", "--read-only", "--tmpfs=/tmp",
         "--tmpfs=/data", "--cap-drop=all", "--security-opt=no-new-privileges",
         "--env=BENTOML_HOST=127.0.0.1", f"--env=BENTOML_PORT={port}", "--env=DRIFT_MAX_AGE_SECONDS=1", image,
     )  # fmt: skip
