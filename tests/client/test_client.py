@@ -262,7 +262,8 @@ def test_check_on_the_command_line(service: Server, tmp_path: Path) -> None:
     assert "noted: real" in run(service, "feedback", request_id, "real").stdout
     assert json.loads(run(service, "show", request_id).stdout)["label"] == "real"
     done = run(service, "drift")
-    assert (done.returncode, done.stdout.split(":")[0]) == (0, "insufficient_data")
+    assert done.returncode == 0
+    assert "insufficient_data" in done.stdout
 
 
 class Other(BaseHTTPRequestHandler):
