@@ -69,7 +69,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     card = clone.json("models/cifake/card.json")
     assert card["release"]["git_commit"] == clone.run("git", "rev-parse", "HEAD").strip()
     assert len(clone.ledger()) == 1
-    for page in ("README.md", "docs/MODEL_CARD.md"):
+    for page in ("docs/ACCURACY.md", "docs/MODEL_CARD.md"):
         text = (clone.path / page).read_text(encoding="utf-8")
         assert FIRST in text
         assert f"{card['release']['metrics']['test']['accuracy']:.4f}" in text
@@ -77,7 +77,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     pages = [(clone.path / page).read_text(encoding="utf-8") for page in ("docs/API.md", "README.md")]
     tried, shown = (re.findall(r"```json\n.*?```", page, re.DOTALL)[0] for page in pages)
     assert tried == shown
-    assert f'"model_version": "{FIRST}"' in tried
+    assert f'"model_version": "{FIRST}"' in pages[0]
 
     # Run again before that is committed, it has nothing left to do, and says the same.
     said = released(clone)

@@ -82,7 +82,8 @@ class Clone:
 def make_clone(path: Path) -> Clone:
     """Make a repository of this one's files as they are now, committed, and nothing built yet.
 
-    It has one model, MODEL with small params: others need photos that no machine draws from a seed.
+    Its params have one model, MODEL, made small: others need photos that no machine draws from a seed. Of those it has
+    the releases and reports, which pages show.
     """
     made = Clone(path)
     listed = subprocess.run(
@@ -90,10 +91,9 @@ def make_clone(path: Path) -> Clone:
         cwd=REPO, capture_output=True, text=True, check=True,
     )  # fmt: skip
     models = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))["models"]
-    # Not all of reports/: those of the benches are shown in pages.
-    built = ("models/", "dvc.lock", "params.yaml", *(f"{ModelPaths(name).reports}/" for name in models))
+    made_here = (f"{ModelPaths(MODEL).released.path}/", "dvc.lock", "params.yaml", f"{ModelPaths(MODEL).reports}/")
     for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith(built) and (REPO / name).is_file():
+        if not name.startswith(made_here) and (REPO / name).is_file():
             (made.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPO / name, made.path / name)
     text = yaml.safe_dump({"models": {MODEL: models[MODEL]}}, sort_keys=False)
