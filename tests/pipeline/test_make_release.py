@@ -112,7 +112,7 @@ def test_make_release_does_every_step_and_stops_where_it_must(clone: Clone, tmp_
     assert f"cifake {SECOND} is released." in said
     assert "models/cifake/checkpoint.safetensors is taken" in said
     assert len(fresh.ledger()) == 2
-    assert SECOND in (fresh.path / "README.md").read_text(encoding="utf-8")
+    assert SECOND in (fresh.path / "docs/ACCURACY.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", ["1.3.0", "1.2.9", "0.10.0", "1.2.9-mine"])

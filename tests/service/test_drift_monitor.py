@@ -345,7 +345,7 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         assert listed["model"] == kept[0]["model"] == body["model"] == "cifake"
         assert [report["status"] for report in kept[:2]] == ["drift", "drift"]
         for route in ("/drift", "/drift/report", "/drift/reports"):
-            refused = httpx.get(f"{server.url}{route}?model=photos", timeout=60)
+            refused = httpx.get(f"{server.url}{route}?model=nosuch", timeout=60)
             assert is_error(refused, 404, "unknown_model")
             assert refused.json()["detail"] == "there is no model 'photos'; there is cifake"
         assert httpx.get(f"{server.url}{kept[0]['report_url']}", timeout=60).text.startswith(page.text[:200])

@@ -172,7 +172,7 @@ class TestStages:
             Image.fromarray(rng.integers(0, 256, (90, 80, 3), dtype=np.uint8)).save(folder / f"{place}.png")
         shop.runs("preprocess", "train", "export", "evaluate")
         new = set((shop.path / FILES.build / "features").rglob("*.npz")) - kept
-        assert [len(Described.load(path)) for path in new] == [3]
+        assert [len(Described.load(path)) for path in new] == [3, 3]  # as found, and one rewrite
         found = json.loads((shop.path / FILES.metrics).read_text())
         assert found["validation"]["own_photos"]["images"] == 3
         assert "own/real/lamps" in json.loads((shop.path / FILES.dataset_report).read_text())["development"]["sources"]
