@@ -347,7 +347,7 @@ def test_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         for route in ("/drift", "/drift/report", "/drift/reports"):
             refused = httpx.get(f"{server.url}{route}?model=nosuch", timeout=60)
             assert is_error(refused, 404, "unknown_model")
-            assert refused.json()["detail"] == "there is no model 'photos'; there is cifake"
+            assert refused.json()["detail"] == "there is no model 'nosuch'; there is cifake, photos"
         assert httpx.get(f"{server.url}{kept[0]['report_url']}", timeout=60).text.startswith(page.text[:200])
         assert is_error(httpx.get(f"{server.url}/drift/report?name=../references/active", timeout=60), 404, "no_report")
         ranged = drift(server, "?since=1h")
