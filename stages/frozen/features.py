@@ -6,12 +6,10 @@ photos that join later cost only their own time.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
@@ -28,12 +26,10 @@ from stages.frozen.dataset import Described, joined
 from stages.frozen.encoder import Encoder, EncoderParams, load_encoder
 from stages.frozen.params import PreprocessParams
 from stages.frozen.views import rewritten
+from stages.training.prefetch import prefetch
 
 _SHARD = 64
 _MAX_PIXELS = 200_000_000  # of an own photo, or of one in a manifest
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class _Opened(NamedTuple):
@@ -61,13 +57,12 @@ def cache_folder(build: Path, params: PreprocessParams) -> Path:
 
 
 def describe(
-    photos: Iterable[tuple[str, Callable[[], bytes]]], total: int, params: PreprocessParams, encoder: Path, folder: Path
+    photos: Iterable[tuple[str, Callable[[], bytes]]], params: PreprocessParams, encoder: Path, folder: Path
 ) -> Described:
     """Return what the head sees of photos, in order of their digests; those seen before come from the folder.
 
     Args:
         photos: sha256 of a file, and what reads it.
-        total: how many they are, for the bar.
         params: the encoder and the views.
         encoder: the encoder's file.
         folder: of the shards.
@@ -76,19 +71,12 @@ def describe(
         StageError: a photo cannot be read, or the encoder's file is not the one that is wanted.
     """
     wanted = dict(photos)
-    views = [
-        _of_view(wanted, view, total, params, encoder, folder / f"view-{view}") for view in range(params.views + 1)
-    ]
+    views = [_of_view(wanted, view, params, encoder, folder / f"view-{view}") for view in range(params.views + 1)]
     return replace(views[0], features=np.concatenate([view.features for view in views], 1))
 
 
-def _of_view(  # noqa: PLR0917
-    wanted: Mapping[str, Callable[[], bytes]],
-    view: int,
-    total: int,
-    params: PreprocessParams,
-    encoder: Path,
-    folder: Path,
+def _of_view(
+    wanted: Mapping[str, Callable[[], bytes]], view: int, params: PreprocessParams, encoder: Path, folder: Path
 ) -> Described:
     """Return the same of one view: 0 is the photo as it was found, 1 its first rewrite. Features are [N, 1, D]."""
     seen, shards = set(), []
@@ -101,35 +89,19 @@ def _of_view(  # noqa: PLR0917
     if missing:
         model = load_encoder(encoder, params.encoder).ready(params.precision)
         what = f"features {view + 1} of {params.views + 1}"
-        bar = tqdm(total=total, initial=total - len(missing), desc=what, unit=" photos", mininterval=2)
-
-        def open_all(chunk: list[tuple[str, Callable[[], bytes]]]) -> list[_Opened]:
-            return [_opened(digest, read, view, params) for digest, read in chunk]
-
-        for opened in _one_ahead(open_all, _chunks(missing, _SHARD)):
-            shard = _shard(opened, model)
+        bar = tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit=" photos", mininterval=2)
+        opened = (
+            [_opened(digest, read, view, params) for digest, read in missing[start : start + _SHARD]]
+            for start in range(0, len(missing), _SHARD)
+        )
+        for chunk in prefetch(opened):
+            shard = _shard(chunk, model)
             shard.save(folder / f"{shard.sha256[0][:32]}.npz")
             shards.append(shard)
             bar.update(len(shard))
         bar.close()
     whole = joined(shards)
     return whole.take(np.argsort(whole.sha256))
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    left = iter(items)
-    while chunk := list(islice(left, size)):
-        yield chunk
-
-
-def _one_ahead(work: Callable[[list[T]], R], chunks: Iterator[list[T]]) -> Iterator[R]:
-    """Yield the results of `work`, one chunk of which is under way in a thread while the caller has the last one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(work, chunk) for chunk in islice(chunks, 1)]
-        while coming:
-            done = coming.pop().result()
-            coming = [pool.submit(work, chunk) for chunk in islice(chunks, 1)]
-            yield done
 
 
 def _opened(digest: str, read: Callable[[], bytes], view: int, params: PreprocessParams) -> _Opened:

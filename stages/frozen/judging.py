@@ -13,8 +13,8 @@ from service.models.card import Card
 from stages.evaluation.figures import calibration_error
 from stages.evaluation.scoring import decisions
 from stages.frozen.dataset import RENDER, PhotoSet, Rows
-from stages.frozen.head import Float
-from stages.frozen.thresholds import quantile_from_above, share_above
+from stages.frozen.head import Float, source_weights
+from stages.frozen.thresholds import quantile_from_above
 
 ALPHA = 0.01  # the service's default
 SHARES = (0.05, 0.02, 0.01)  # of real photos flagged, at which recall is told
@@ -87,7 +87,7 @@ def by_source(rows: Rows, probability: Float) -> dict[str, Any]:
         recall of the threshold of all real sources.
     """
     reals = rows.label == 0
-    weights = 1 / rows.of_source
+    weights = source_weights(rows)
     found: dict[str, Any] = {"real": {}, "ai_generated": {}, "render": {}}
     every = {share: _thresholds(probability, weights, reals, share) for share in (0.01, 0.02)}
     for source in np.unique(rows.source).tolist():
@@ -111,7 +111,7 @@ def _thresholds(probability: Float, weights: Float, mask: Bools, share: float) -
 
 def by_generator(rows: Rows, probability: Float) -> dict[str, Any]:
     """Return generator -> images, sources and recall at 1 % of real photos flagged, every source the same weight."""
-    weights, reals = 1 / rows.of_source, rows.label == 0
+    weights, reals = source_weights(rows), rows.label == 0
     thresholds = _thresholds(probability, weights, reals, ALPHA)
     found = {}
     for name in np.unique(rows.generator[rows.label == 1]).tolist():
@@ -151,7 +151,7 @@ def pairs(rows: Rows, probability: Float) -> dict[str, Any]:
 def slices(photos: PhotoSet, probability: Float) -> dict[str, Any]:
     """Return group -> slice -> photos, share of reals flagged and recall at 1 %, by what the file and the photo are."""
     rows, seen = photos.rows, photos.seen
-    weights, reals, generated = 1 / rows.of_source, rows.label == 0, rows.label == 1
+    weights, reals, generated = source_weights(rows), rows.label == 0, rows.label == 1
     thresholds = _thresholds(probability, weights, reals, ALPHA)
     flagged = (probability > thresholds[:, None]).mean(0)
     found: dict[str, Any] = {}
@@ -183,10 +183,10 @@ def _groups(
 
 def shares_flagged(probability: Float, rows: Rows, threshold: float) -> dict[str, float]:
     """Return which share of each label reaches a threshold, every source the same weight: float64 [N]."""
-    weights = 1 / rows.of_source
+    weights = source_weights(rows)
     names = {0: "false_positive_rate", 1: "recall", RENDER: "renders"}
     return {
-        name: share_above(probability[rows.label == label], weights[rows.label == label], threshold)
+        name: _share(probability[rows.label == label] >= threshold, weights[rows.label == label])
         for label, name in names.items()
         if (rows.label == label).any()
     }

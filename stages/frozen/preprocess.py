@@ -42,7 +42,7 @@ def main(paths: ModelPaths) -> None:
         )
     encoder = encoder_file(paths, params.encoder)
     cache = cache_folder(paths.build, params)
-    seen = describe(((row["sha256"], row["photo"]) for row in rows), len(rows), params, encoder, cache)
+    seen = describe(((row["sha256"], row["photo"]) for row in rows), params, encoder, cache)
     sources = np.array([row["source"] for row in rows])
     labels = np.array([row["label"] for row in rows])
     copies = near_copies(seen.hash, sources, params.near_copy_bits)

@@ -18,6 +18,7 @@ from stages.frozen.encoder import encoder_file
 from stages.frozen.export import place_encoder
 from stages.frozen.features import opened_photo
 from stages.frozen.gates import refusals
+from stages.frozen.head import source_weights
 from stages.frozen.params import PreprocessParams, ReleaseParams
 from stages.paths import ModelPaths
 from stages.releasing.procedure import Figures, Recipe, run
@@ -67,7 +68,7 @@ def _read(detector: Detector, rows: Rows, files: Mapping[str, bytes]) -> tuple[F
     for name in np.unique(rows.source).tolist():
         mask = rows.source == name
         sources[name] = {"images": int(mask.sum()), "flagged": float((probability[mask] >= limit).mean())}
-    figures = judging.figures(detector.card, rows, probability, in_domain, 1 / rows.of_source)
+    figures = judging.figures(detector.card, rows, probability, in_domain, source_weights(rows))
     return rounded({"test": figures}), rounded(sources)
 
 

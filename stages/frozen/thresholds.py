@@ -27,11 +27,6 @@ def platt(logits: Float, labels: npt.NDArray[np.int64], weights: Float) -> tuple
     return round(float(model.coef_[0, 0]), 4), round(float(model.intercept_[0]), 4)
 
 
-def share_above(scores: Float, weights: Float, threshold: float) -> float:
-    """Return the weighted share of scores that reach a threshold."""
-    return float(weights[scores >= threshold].sum() / weights.sum())
-
-
 def quantile_from_above(scores: Float, weights: Float, share: float) -> float:
     """Return the largest score that at least must be exceeded so that at most `share` of the weight lies above it.
 

@@ -62,11 +62,15 @@ class Workspace:
         self.path = path
 
     def params(self, **changes: dict[str, Any]) -> None:
-        text = yaml.safe_dump({"models": {MODEL: make_tiny_params(**changes)}})
+        self.write_params(make_tiny_params(**changes))
+
+    def write_params(self, sections: dict[str, Any]) -> None:
+        """Write params.yaml with this one model."""
+        text = yaml.safe_dump({"models": {self.files.name: sections}})
         (self.path / "params.yaml").write_text(text, encoding="utf-8")
 
     def command(self, stage: str) -> list[str]:
-        return [sys.executable, "-W", "ignore", "-m", f"stages.{stage}", MODEL]
+        return [sys.executable, "-W", "ignore", "-m", f"stages.{stage}", self.files.name]
 
     def environment(self, **more: str) -> dict[str, str]:
         return os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"} | more

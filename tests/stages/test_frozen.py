@@ -3,10 +3,7 @@
 import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from stages.frozen.thresholds import platt, quantile_from_above, robust_threshol
 from stages.frozen.views import rewritten
 from stages.paths import ModelPaths
 from stages.with_timm import import_timm
+from tests.stages.conftest import Workspace
 
 REPO = Path(__file__).resolve().parents[2]
 FILES = ModelPaths("photos")
@@ -54,11 +52,10 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Shop:
+class Shop(Workspace):
     """A folder in which the stages of the model `photos` run as processes of their own."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    files = FILES
 
     def params(self, **changes: dict[str, Any]) -> None:
         text = (REPO / "params.yaml").read_text(encoding="utf-8")
@@ -66,30 +63,13 @@ class Shop:
         for source in (TINY, changes):
             for section, values in source.items():
                 sections[section] |= values
-        (self.path / "params.yaml").write_text(yaml.safe_dump({"models": {"photos": sections}}), encoding="utf-8")
-
-    def run(self, stage: str, room_kb: int | None = None) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-W", "ignore", "-m", f"stages.{stage}", "photos"]
-        environment = os.environ | {"PYTHONPATH": str(REPO), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-        if room_kb is not None:
-            command = ["bash", "-c", f'ulimit -f {room_kb}; exec "$@"', "bash", *command]
-            environment |= {"PYTHONDONTWRITEBYTECODE": "1", "COVERAGE_PROCESS_CONFIG": ""}
-        return subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
+        self.write_params(sections)
 
     def runs(self, *stages: str) -> str:
         for stage in stages:
             result = self.run(stage)
             assert result.returncode == 0, result.stderr
         return result.stdout
-
-    def refuses(self, stage: str, *words: str, room_kb: int | None = None) -> None:
-        result = self.run(stage, room_kb)
-        last = result.stderr.strip().splitlines()[-1]
-        assert result.returncode == 1, result.stderr
-        assert last.startswith("error: "), result.stderr
-        assert "Traceback" not in result.stderr
-        for word in words:
-            assert word in last
 
     def copy(self, path: Path) -> "Shop":
         shutil.copytree(self.path, path)
@@ -384,7 +364,7 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
             return b"" if digest == broken else photos[digest]
 
         readers = [(digest, lambda digest=digest: read(digest)) for digest in photos]
-        return features.describe(readers, len(photos), params, encoder, folder)
+        return features.describe(readers, params, encoder, folder)
 
     with pytest.raises(StageError, match=f"the photo {last} cannot be read"):
         describe(broken=last)
