@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stages.common import load_params, write_json
 from stages.frozen.dataset import RENDER, PhotoSet, load
+from stages.frozen.encoder import EncoderParams
 from stages.frozen.head import FOUND, PLAIN, fitted_folds, held_out, source_weights
 from stages.frozen.params import PreprocessParams, TrainParams
 from stages.frozen.thresholds import quantile_from_above
@@ -34,10 +35,16 @@ def with_features(photos: PhotoSet, columns: list[int], views: list[int]) -> Pho
     return replace(photos, seen=replace(photos.seen, features=photos.seen.features[:, views][..., columns]))
 
 
-def judged(photos: PhotoSet, params: TrainParams) -> dict[str, Any]:
-    """Return AUC, and the share of AI images found at 2 and 1 % of real photos flagged, of the plain and found view."""
+def judged(learned: PhotoSet, photos: PhotoSet, params: TrainParams) -> dict[str, Any]:
+    """Return AUC, and the share of AI images found at 2 and 1 % of real photos flagged, of the plain and found view.
+
+    Args:
+        learned: what the heads are fitted to.
+        photos: the same photos, by which they are judged.
+        params: how they are fitted.
+    """
     found: dict[str, Any] = {}
-    fitted = fitted_folds(photos, params)
+    fitted = fitted_folds(learned, params)
     rows = np.flatnonzero(photos.rows.label != RENDER)
     labels, weights = photos.rows.label[rows], source_weights(photos.rows)[rows]
     reals = labels == 0
@@ -51,26 +58,34 @@ def judged(photos: PhotoSet, params: TrainParams) -> dict[str, Any]:
     return found
 
 
-def variants(photos: PhotoSet, encoder: Any, params: TrainParams) -> Iterator[tuple[str, PhotoSet, TrainParams]]:
-    """Yield what is compared: a name, photos and how the head is fitted."""
-    width = photos.seen.features.shape[-1] // (len(encoder.class_tokens) + len(encoder.patch_means))
-    names = [f"class token after {n}" for n in encoder.class_tokens] + [
+def variants(
+    photos: PhotoSet, encoder: EncoderParams, params: TrainParams
+) -> Iterator[tuple[str, PhotoSet, PhotoSet, TrainParams]]:
+    """Yield what is compared: a name, photos to learn from, photos to be judged by, and how the head is fitted."""
+    parts = [f"class token after {n}" for n in encoder.class_tokens] + [
         f"patch mean after {n}" for n in encoder.patch_means
     ]
+    sizes = (encoder.image_size, *encoder.smaller_sizes)
+    names = [f"{size} px, {part}" for size in sizes for part in parts]
+    width = photos.seen.features.shape[-1] // len(names)
     every, views = list(range(photos.seen.features.shape[-1])), list(range(photos.seen.features.shape[1]))
-    yield "all, as params.yaml has it", photos, params
-    for place, name in enumerate(names):
-        yield f"{name} alone", with_features(photos, every[place * width : (place + 1) * width], views), params
-    for count in range(1, len(views) - 1):
-        yield (
-            f"{count} of {len(views) - 1} rewrites learned from",
-            with_features(photos, every, views[: count + 1]),
-            params,
-        )
-    for exponent in (0.0, 1.0):
-        yield f"source_exponent {exponent:g}", photos, params.model_copy(update={"source_exponent": exponent})
+    yield "all, as params.yaml has it", photos, photos, params
+    columns = {name: every[place * width : (place + 1) * width] for place, name in enumerate(names)}
+    if len(sizes) > 1:
+        for place, size in enumerate(sizes):
+            columns[f"{size} px"] = every[place * len(parts) * width : (place + 1) * len(parts) * width]
+    for name, chosen in columns.items():
+        part = with_features(photos, chosen, views)
+        yield f"{name} alone", part, part, params
+    chosen_views = {"the photo as found": [FOUND], "rewrites": views[PLAIN:], "one rewrite": [PLAIN]}
+    for name, learned in chosen_views.items():
+        yield f"learned from {name} alone", with_features(photos, every, learned), photos, params
+    for exponent in (0.0, 0.5):
+        changed = params.model_copy(update={"source_exponent": exponent})
+        yield f"source_exponent {exponent:g}", photos, photos, changed
     for penalty in (0.0005, 0.005):
-        yield f"inverse_penalty {penalty:g}", photos, params.model_copy(update={"inverse_penalty": penalty})
+        changed = params.model_copy(update={"inverse_penalty": penalty})
+        yield f"inverse_penalty {penalty:g}", photos, photos, changed
 
 
 def main() -> None:
@@ -82,8 +97,8 @@ def main() -> None:
     encoder = load_params("preprocess", PreprocessParams, NAME).encoder
     params = load_params("train", TrainParams, NAME).model_copy(update={"draws": 1})
     rows = {}
-    for name, part, how in variants(photos, encoder, params):
-        rows[name] = judged(part, how)
+    for name, learned, part, how in variants(photos, encoder, params):
+        rows[name] = judged(learned, part, how)
         print(name, rows[name], flush=True)
     write_json(options.report, {"encoder": encoder.model_dump(mode="json"), "photos": len(photos), "rows": rows})
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common import LABELS, StageError, whole_file
+from stages.frozen.subjects import subject_of
 
 PHOTOS, DESCRIBED = "photos.parquet", "features.npz"  # in each of the two folders that preprocess writes
 DRAWINGS = "drawings.npy"  # in the first: features of pictures that are no photos
@@ -93,6 +94,7 @@ class Rows(_Columns):
         date: str [N].
         licence: str [N].
         train: bool [N], whether it may be learned from.
+        subject: str [N], what it shows, as `subject_of` tells.
     """
 
     label: npt.NDArray[np.int64]
@@ -101,6 +103,7 @@ class Rows(_Columns):
     date: npt.NDArray[np.str_]
     licence: npt.NDArray[np.str_]
     train: npt.NDArray[np.bool_]
+    subject: npt.NDArray[np.str_]
 
     @property
     def own(self) -> npt.NDArray[np.bool_]:
@@ -145,6 +148,7 @@ def rows_of(table: pa.Table) -> Rows:
         date=column["date"],
         licence=column["licence"],
         train=column["use"] == "train",
+        subject=np.array([subject_of(*of) for of in zip(column["source"], column["path"], strict=True)], np.str_),
     )
 
 

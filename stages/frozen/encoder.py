@@ -5,7 +5,7 @@ The file holds the matrices of the linear layers in eight bits, with one scale f
 the processor's way with eight bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +36,7 @@ class EncoderParams(Params):
         timm: name of a vision transformer of timm, with the tag of its weights where they come from the hub.
         blocks: how many of its blocks are kept, from the first.
         image_size: side of the square that it takes, in pixels.
+        smaller_sizes: sides of smaller squares, to which the same picture is shrunk and seen again.
         class_tokens: numbers of the blocks after which the class token is taken, from 1.
         patch_means: numbers of the blocks after which the mean of the patch tokens is taken.
         sha256: of the encoder's file; empty: any.
@@ -44,6 +45,7 @@ class EncoderParams(Params):
     timm: str
     blocks: Annotated[int, Field(ge=1)]
     image_size: Annotated[int, Field(ge=16, le=1024)]
+    smaller_sizes: tuple[Annotated[int, Field(ge=16, le=1024)], ...] = ()
     class_tokens: tuple[int, ...]
     patch_means: tuple[int, ...]
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64}|)$")] = ""
@@ -76,15 +78,24 @@ class Int8Linear(nn.Module):
 
 
 class Encoder(nn.Module):
-    """uint8 photos -> features of several depths."""
+    """uint8 photos -> features of several depths, at one size or several."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, vit: nn.Module, params: EncoderParams) -> None:
-        """Wrap a transformer that has the blocks wanted and no more."""
+    def __init__(self, vit: nn.Module, params: EncoderParams, smaller: Sequence[nn.Module] = ()) -> None:
+        """Wrap a transformer that has the blocks wanted and no more.
+
+        Args:
+            vit: takes photos of `params.image_size`.
+            params: of the encoder.
+            smaller: the same transformer with positions for each of `params.smaller_sizes`; the weights are shared.
+        """
         super().__init__()
         self.vit = vit
+        self.smaller = nn.ModuleList(smaller)
+        for number, side in enumerate(params.smaller_sizes):
+            self.register_buffer(f"shrink_{number}", _shrinking(params.image_size, side), persistent=False)
         self.image_size = params.image_size
         self.class_tokens, self.patch_means = params.class_tokens, params.patch_means
         known: dict[str, Any] = vit.pretrained_cfg  # type: ignore[assignment]
@@ -93,9 +104,20 @@ class Encoder(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] -> float32 [N, D]: class tokens, then patch means, each in the order of its blocks."""
-        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        vit: Any = self.vit
+        """uint8 [N, H, W, 3] -> float32 [N, D].
+
+        Class tokens, then patch means, each in the order of its blocks; then the same of each smaller size.
+        """
+        photos = images.permute(0, 3, 1, 2).float() / 255
+        found = [self._features(self.vit, photos)]
+        for number, vit in enumerate(self.smaller):
+            shrink: Tensor = getattr(self, f"shrink_{number}")
+            found.append(self._features(vit, (shrink @ photos @ shrink.T).clamp(0, 1)))
+        return torch.cat(found, 1)
+
+    def _features(self, vit: Any, photos: Tensor) -> Tensor:
+        """float [N, 3, H, W] from 0 to 1 -> float32 [N, D]."""
+        x = (photos - self.mean) / self.std
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x.to(vit.cls_token.dtype)))))
         tokens, means = [], []
         for number, block in enumerate(vit.blocks, 1):
@@ -111,8 +133,30 @@ class Encoder(nn.Module):
         for name, layer in [(n, m) for n, m in self.vit.named_modules() if isinstance(m, Int8Linear)]:
             _replace(self.vit, name, layer.as_float())
         if precision == "bf16":
-            self.vit.bfloat16()
+            for vit in (self.vit, *self.smaller):
+                vit.bfloat16()
         return self
+
+
+def _shrinking(side: int, smaller: int) -> Tensor:
+    """Return what shrinks one side of a square: float32 [smaller, side], a bicubic filter as Pillow's."""
+    eye = torch.eye(side)[None, None]
+    return functional.interpolate(eye, size=(smaller, side), mode="bicubic", antialias=True)[0, 0]
+
+
+def _at(size: int, vit: Any, params: EncoderParams) -> nn.Module:
+    """Return a transformer that shares all weights of `vit` but takes photos of another size."""
+    other: Any = _cut(params)
+    other.load_state_dict({"pos_embed": vit.pos_embed}, strict=False)
+    other.set_input_size(img_size=size)
+    for name, module in vit.named_children():
+        if name != "patch_embed":  # which knows its size
+            setattr(other, name, module)
+    other.patch_embed.proj = vit.patch_embed.proj
+    for name, parameter in vit.named_parameters(recurse=False):
+        if name != "pos_embed":
+            setattr(other, name, parameter)
+    return other.requires_grad_(False).eval()  # type: ignore[no-any-return]
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
@@ -175,7 +219,8 @@ def load_encoder(path: Path, params: EncoderParams) -> Encoder:
         raise StageError(
             f"{path} is of another architecture ({said}) than preprocess.encoder in params.yaml says: {_REMEDY}"
         ) from error
-    return Encoder(vit.requires_grad_(False).eval(), params)
+    vit.requires_grad_(False).eval()
+    return Encoder(vit, params, [_at(size, vit, params) for size in params.smaller_sizes])
 
 
 _REMEDY = "'git checkout models/' restores the released one, 'python -m tools.encoder' makes another"

@@ -17,6 +17,7 @@ from stages.common import LABELS, StageError, load_params, run_stage, sha256_fil
 from stages.evaluation.plots import save_figure
 from stages.evaluation.runner import rounded
 from stages.evaluation.scoring import decisions, open_detector
+from stages.exporting.ood_pictures import KINDS
 from stages.frozen import judging
 from stages.frozen.dataset import DRAWINGS, PHOTOS, RENDER, PhotoSet, load, read_photos
 from stages.frozen.encoder import ENCODER, Encoder, encoder_file, load_encoder
@@ -28,6 +29,9 @@ from stages.frozen.params import EvaluateParams, ExportParams, PreprocessParams,
 from stages.frozen.rewrites import ORDINARY, REWRITES
 from stages.paths import ModelPaths
 
+_RETOUCHED = {  # rewrites that look like what people and phones do to real photos before they upload them
+    "sharpened": "sharpened", "denoised": "denoised", "enlarged": "half size and back", "screenshots": "screenshot",
+}  # fmt: skip
 _AS_FOUND, _REWRITTEN = range(len(VIEWS))
 Bools = npt.NDArray[np.bool_]
 
@@ -59,12 +63,18 @@ def main(paths: ModelPaths) -> None:
         for name, view in (("validation", _REWRITTEN), ("as_found", _AS_FOUND))
     }
     held = probability[..., _REWRITTEN]
+    changed = rewritten(detector, photos, chosen, files, encoder=encoder, fitted=fitted, domain=domain)
     assessment = {
         "sources": judging.by_source(photos.rows, held),
         "generators": judging.by_generator(photos.rows, held),
         "pairs": judging.pairs(photos.rows, held),
         "slices": judging.slices(photos, held),
-        "rewrites": rewritten(detector, photos, chosen, files, encoder=encoder, fitted=fitted, domain=domain),
+        "rewrites": changed,
+        "hard": {
+            **hard_photos(card, photos, held, in_domain[_REWRITTEN]),
+            **{name: changed["changes"][change]["reals"] for name, change in _RETOUCHED.items()},
+            **graphics(detector, encoder, head, domain, params.graphics),
+        },
         "served": served(detector, photos, chosen[: params.served_photos], files, head),
     }
     for name, found in results.items():
@@ -196,6 +206,7 @@ def rewritten(
             "auc": float(np.mean([sk.roc_auc_score(rows.label, each) for each in probability[..., view]])),
             "same_decision": float((made[..., view] == made[..., 0]).mean()),
             "turned_round": float(_turned(made[..., view], made[..., 0]).mean()),
+            "reals": outcomes(made[:, reals, view]),
         }
         for view, name in enumerate(names)
     }
@@ -211,6 +222,45 @@ def rewritten(
             "never_turned_round": float((~_turned(made[..., ordinary], made[..., :1])).all(-1).mean()),
         },
     }
+
+
+def outcomes(made: npt.NDArray[np.str_]) -> dict[str, Any]:
+    """Return how many photos there are and how often each decision was made: str [..., N]."""
+    return {"photos": made.shape[-1]} | {name: float((made == name).mean()) for name in ("flag", "review", "clear")}
+
+
+def hard_photos(card: Card, photos: PhotoSet, probability: Float, in_domain: Bools) -> dict[str, Any]:
+    """Return what happens to photos that other detectors are known to get wrong.
+
+    Args:
+        card: the candidate's.
+        photos: N of them.
+        probability: float64 [draws, N], of heads that never saw the photos' sources.
+        in_domain: bool [N].
+    """
+    limits = decision.thresholds(card, judging.ALPHA, card.calibration.prior_ai)
+    made = np.stack([decisions(each, in_domain, limits) for each in probability])
+    reals = photos.rows.label == 0
+    parts = {
+        "cut out on white": reals & judging.on_white(photos),
+        "people and clothes": reals & (photos.rows.subject == "clothes"),
+        "dark": reals & judging.dark(photos),
+        "renders and mock-ups": photos.rows.label == RENDER,
+    }
+    return {name: outcomes(made[:, part]) for name, part in parts.items() if part.any()}
+
+
+def graphics(detector: Detector, encoder: Encoder, head: Head, domain: Domain, count: int) -> dict[str, Any]:
+    """Return what happens to `count` pictures of each kind that is drawn and no photo: posters, sketches, patterns."""
+    card = detector.card
+    limits = decision.thresholds(card, judging.ALPHA, card.calibration.prior_ai)
+    found = {}
+    for kind, draw_one in tqdm(KINDS.items(), "graphics", delay=2):
+        rng = np.random.default_rng(1)
+        features = features_of(encoder, np.stack([detector.prepare(draw_one(rng, 640, 640)) for _ in range(count)]))
+        inside = domain.score(domain.embedding(features)) <= card.domain.threshold
+        found[kind] = outcomes(decisions(calibrated(card, head.logit(features)), inside, limits))
+    return found
 
 
 def _turned(one: npt.NDArray[np.str_], other: npt.NDArray[np.str_]) -> Bools:

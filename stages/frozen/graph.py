@@ -1,6 +1,7 @@
 """The encoder and its head as they are exported: one ONNX graph, whose large weights lie in the encoder's own file."""
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from stages.frozen.encoder import ENCODER, Encoder
 Float = npt.NDArray[np.float64]
 
 _SMALL = 1024  # bytes; a tensor below it stays in the graph
+_SHARED = re.compile(r"^encoder\.(vit|smaller\.\d+)\.")  # each size names the weights that all sizes share
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def write_onnx(path: Path, model: InferenceGraph, card: Card, encoder: Path) -> 
     raw = np.memmap(encoder, mode="r")
     named = 0
     for tensor in proto.graph.initializer:
-        start, length = places.get(tensor.name.removeprefix("encoder.vit."), (0, 0))
+        start, length = places.get(_SHARED.sub("", tensor.name), (0, 0))
         if length >= _SMALL and tensor.raw_data == raw[start : start + length].tobytes():
             external_data_helper.set_external_data(tensor, ENCODER, start, length)
             tensor.ClearField("raw_data")

@@ -20,7 +20,7 @@ from stages.frozen.params import TrainParams
 Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-FOUND = 0  # place of the photo as it was found among a photo's views; those that the head learns from follow
+FOUND = 0  # place of the photo as it was found among its views
 PLAIN = 1  # place of the view that is only shrunk and saved again
 
 
@@ -43,13 +43,13 @@ class Head:
 
 
 def fit(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None) -> Head:
-    """Fit a head to all views of the photos that may be learned from.
+    """Fit a head to all views of the photos that may be learned from, as they were found and rewritten.
 
     Logistic regression with an L2 penalty on features of variance 1. A photo of a large source weighs less.
     """
     rows = photos.rows
     chosen = np.flatnonzero(rows.train & (rows.label != RENDER))
-    views = photos.seen.features[chosen, PLAIN:]
+    views = photos.seen.features[chosen]
     x = views.reshape(-1, views.shape[-1]).astype(np.float32)
     weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views.shape[1])
     centre, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64) + 1e-6

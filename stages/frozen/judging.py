@@ -150,12 +150,12 @@ def pairs(rows: Rows, probability: Float) -> dict[str, Any]:
 
 def slices(photos: PhotoSet, probability: Float) -> dict[str, Any]:
     """Return group -> slice -> photos, share of reals flagged and recall at 1 %, by what the file and the photo are."""
-    rows, seen = photos.rows, photos.seen
+    rows = photos.rows
     weights, reals, generated = source_weights(rows), rows.label == 0, rows.label == 1
     thresholds = _thresholds(probability, weights, reals, ALPHA)
     flagged = (probability > thresholds[:, None]).mean(0)
     found: dict[str, Any] = {}
-    for group, parts in _groups(seen.white, np.minimum(seen.width, seen.height), seen.format):
+    for group, parts in _groups(photos):
         found[group] = {}
         for name, mask in parts.items():
             row: dict[str, Any] = {"real": int((mask & reals).sum()), "ai_generated": int((mask & generated).sum())}
@@ -166,10 +166,11 @@ def slices(photos: PhotoSet, probability: Float) -> dict[str, Any]:
     return found
 
 
-def _groups(
-    white: npt.NDArray[np.float32], short: npt.NDArray[np.int64], kind: npt.NDArray[np.str_]
-) -> Iterator[tuple[str, Mapping[str, Bools]]]:
-    yield "ground", {"white": white >= 0.9, "partly white": (white > 0.1) & (white < 0.9), "scene": white <= 0.1}
+def _groups(photos: PhotoSet) -> Iterator[tuple[str, Mapping[str, Bools]]]:
+    white, kind = photos.seen.white, photos.seen.format
+    short = np.minimum(photos.seen.width, photos.seen.height)
+    yield "subject", {name: photos.rows.subject == name for name in np.unique(photos.rows.subject).tolist()}
+    yield "ground", {"white": on_white(photos), "partly white": (white > 0.1) & (white < 0.9), "scene": white <= 0.1}
     borders = (0, 320, 512, 768, 1024, 10**6)
     yield (
         "short side",
@@ -179,6 +180,18 @@ def _groups(
         },
     )
     yield "format", {name: kind == name for name in np.unique(kind).tolist()}
+
+
+def on_white(photos: PhotoSet) -> Bools:
+    """Tell of N photos which are cut out, on white ground."""
+    white: Bools = photos.seen.white >= 0.9
+    return white
+
+
+def dark(photos: PhotoSet) -> Bools:
+    """Tell of N photos which are as dark as those of an evening."""
+    found: Bools = photos.seen.statistics[:, 0] < 0.25
+    return found
 
 
 def shares_flagged(probability: Float, rows: Rows, threshold: float) -> dict[str, float]:

@@ -82,6 +82,7 @@ class EvaluateParams(Params):
     reference_components: Annotated[int, Field(ge=1, le=64)]  # embedding components kept for drift detection
     rewritten_photos: Annotated[int, Field(ge=4)]  # photos that robustness and agreement rewrite, over all sources
     served_photos: Annotated[int, Field(ge=4)]  # photos scored by the exported file as well, to compare
+    graphics: Annotated[int, Field(ge=1)]  # pictures of each kind that is no photo
 
 
 class ReleaseParams(Params):

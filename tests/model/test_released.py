@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -21,7 +22,10 @@ from stages.data.synthetic import synthetic_images
 from stages.evaluation import robustness as changes
 from stages.evaluation.ood import ood_figures
 from stages.exporting.ood_pictures import outliers
+from stages.frozen.encoder import ENCODER, EncoderParams, load_encoder
+from stages.frozen.evaluate import calibrated
 from stages.frozen.gates import refusals as frozen_refusals
+from stages.frozen.head import load_head
 from stages.frozen.params import ReleaseParams as FrozenReleaseParams
 from stages.paths import ModelFolder, ModelPaths
 from stages.release import ReleaseParams
@@ -164,6 +168,19 @@ def test_a_photo_of_ordinary_size_is_decided(frozen: Detector) -> None:
     assert alone.probability[0] == pytest.approx(together.probability[0], abs=1e-4)
     assert together.probability[0] < frozen.thresholds.clear
     assert together.ood_score[0] <= frozen.card.domain.threshold
+
+
+@pytest.mark.slow
+def test_scores_do_not_depend_on_the_arithmetic(frozen: Detector) -> None:
+    """PyTorch in float32, from the encoder's file and the head's, says what the exported file says."""
+    pixels = np.stack([frozen.prepare(photo(index)) for index in (0, 1)])
+    params = EncoderParams.model_validate(frozen.card.params["preprocess"]["encoder"])
+    encoder = load_encoder(frozen.path / ENCODER, params).ready("fp32")
+    head, _ = load_head(ModelFolder(frozen.path).checkpoint)
+    with torch.no_grad():
+        features = encoder(torch.from_numpy(pixels)).numpy()
+    expected = calibrated(frozen.card, head.logit(features))
+    assert np.abs(frozen.score(pixels).probability - expected).max() < 1e-4
 
 
 @pytest.mark.slow

@@ -35,15 +35,15 @@ REPO = Path(__file__).resolve().parents[2]
 FILES = ModelPaths("photos")
 STAGES = ("download", "preprocess", "train", "export", "evaluate", "release")
 ENCODER = {
-    "timm": "vit_tiny_patch16_224", "blocks": 2, "image_size": 64, "class_tokens": [1, 2], "patch_means": [1],
-    "sha256": "",
+    "timm": "vit_tiny_patch16_224", "blocks": 2, "image_size": 64, "smaller_sizes": [32], "class_tokens": [1, 2],
+    "patch_means": [1], "sha256": "",
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "download": {"dataset": "synthetic", "synthetic_images": 120, "synthetic_size": 96},
     "preprocess": {"encoder": ENCODER, "precision": "fp32", "views": 1, "drawings": 12, "test_ai_share": 0.2},
     "train": {"draws": 1, "folds": 2, "penalties": [0.01, 0.1], "inverse_penalty": 0.1},
     "export": {"domain_components": 8, "min_side": 60},
-    "evaluate": {"rewritten_photos": 8, "served_photos": 4},
+    "evaluate": {"rewritten_photos": 8, "served_photos": 4, "graphics": 2},
     "release": {
         "dataset": "synthetic", "min_auc": 0, "min_recall": 0, "max_false_positive_rate_excess": 1, "max_ece": 1,
         "max_worst_source": 1, "max_render_flagged": 1, "max_out_of_domain": 1, "min_agreement": 0,
@@ -213,7 +213,7 @@ def test_an_encoder_is_verified(tmp_path: Path) -> None:
 
 def test_an_encoders_file_gives_timms_own_features(tmp_path: Path) -> None:
     """Up to the rounding to eight bits, and with positions of the size that is wanted."""
-    params = make_encoder(tmp_path / "encoder.safetensors")
+    params = make_encoder(tmp_path / "encoder.safetensors", smaller_sizes=[])
     encoder = load_encoder(tmp_path / "encoder.safetensors", params)
     torch.manual_seed(0)
     vit: Any = import_timm().create_model(params.timm, num_classes=0)
@@ -229,6 +229,26 @@ def test_an_encoders_file_gives_timms_own_features(tmp_path: Path) -> None:
         ready = encoder.ready("fp32")(photo)
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
     assert torch.allclose(found, ready, atol=1e-5)
+
+
+def test_a_smaller_size_sees_the_same_picture_shrunk(tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    params = make_encoder(file)
+    alone = params.model_copy(update={"smaller_sizes": ()})
+    photo = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    shrunk = torch.nn.functional.interpolate(
+        photo.permute(0, 3, 1, 2) / 255, size=(32, 32), mode="bicubic", antialias=True
+    )
+    encoder, one_size = load_encoder(file, params), load_encoder(file, alone)
+    count = {each: sum(parameter.numel() for parameter in each.parameters()) for each in (encoder, one_size)}
+    assert count[encoder] - count[one_size] == 5 * 192  # positions alone: all other weights are shared
+    with torch.no_grad():
+        found, at_64 = encoder(photo), one_size(photo)
+        one_size.vit.set_input_size(img_size=32)  # type: ignore[operator]
+        expected = torch.cat([at_64, one_size._features(one_size.vit, shrunk.clamp(0, 1))], 1)
+        ready = encoder.ready("bf16")(photo)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(found, ready).min() > 0.999
 
 
 def test_eight_bits_keep_the_largest_value_of_each_output() -> None:
@@ -257,7 +277,7 @@ def photo_set(count: int = 120, sources: int = 12) -> PhotoSet:
     rows = Rows(
         sha256=text, label=label, source=np.array([f"{a}/{b}" for a, b in zip(label, source, strict=True)]),
         generator=np.where(label == 1, "one", ""), date=np.full(count, "2026"), licence=np.full(count, "MIT"),
-        train=np.ones(count, bool),
+        train=np.ones(count, bool), subject=np.full(count, "food"),
     )  # fmt: skip
     zeros = np.zeros(count, np.int64)
     seen = Described(

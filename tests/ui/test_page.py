@@ -6,6 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,16 @@ def test_an_example_is_a_click(page: Page) -> None:
     expect(verdict(page)).to_contain_text(re.compile(r"cifake \d"), timeout=WAIT)
     expect(verdict(page)).to_contain_text("Likely real", timeout=WAIT)
     expect(page.locator(".heat img").last).to_be_visible()
+
+
+def test_a_photo_as_shops_have_it(page: Page) -> None:
+    """A flower, as a florist sells it: the model of product photos decides, and shows by windows why."""
+    with Image.open(resources.files("sklearn.datasets.images") / "flower.jpg") as flower:
+        data = encode(flower.convert("RGB"), "JPEG")
+    page.locator("input[type=file]").first.set_input_files(name("flower.jpg", data, "image/jpeg"))
+    expect(verdict(page)).to_contain_text(re.compile(r"photos \d"), timeout=WAIT)
+    expect(page.locator(".heat img").last).to_be_visible(timeout=WAIT)
+    expect(page.locator(".heat img").last).to_have_js_property("complete", True)
     picture(page, "check")
 
 
