@@ -392,7 +392,7 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
     assert kept
     whole = describe()
     assert whole.sha256.tolist() == list(photos)
-    assert whole.features.shape == (5, 2, 3 * 192)
+    assert whole.features.shape == (5, 2, 2 * 3 * 192)  # two sizes, three tokens each
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     # One view more costs that view alone; another seed makes other views.
     more = params.model_copy(update={"views": 2})
