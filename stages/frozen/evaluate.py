@@ -1,6 +1,7 @@
 """Stage evaluate of the recipe `frozen`: judge the head on sources that it never saw, and try the exported file."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from stages.evaluation.plots import save_figure
 from stages.evaluation.runner import rounded
 from stages.evaluation.scoring import decisions, open_detector
 from stages.exporting.ood_pictures import KINDS
-from stages.frozen import judging
+from stages.frozen import judging, rewrites, views
 from stages.frozen.dataset import DRAWINGS, PHOTOS, RENDER, PhotoSet, load, read_photos
 from stages.frozen.encoder import ENCODER, Encoder, encoder_file, load_encoder
 from stages.frozen.export import VIEWS, known_domain, place_encoder
-from stages.frozen.features import features_of, opened_photo
+from stages.frozen.features import cache_folder, features_of, opened_photo
 from stages.frozen.graph import Domain
-from stages.frozen.head import FOUND, Float, Fold, Head, fitted_folds, held_out, load_head, source_weights
+from stages.frozen.head import FOUND, HEADS, Float, Fold, Head, fitted_folds, held_out, load_head, source_weights
 from stages.frozen.params import EvaluateParams, ExportParams, PreprocessParams, TrainParams
 from stages.frozen.rewrites import ORDINARY, REWRITES
 from stages.paths import ModelPaths
@@ -48,7 +49,7 @@ def main(paths: ModelPaths) -> None:
     detector = open_detector(candidate.path)
     card, features = detector.card, photos.seen.features
     head, config = load_head(candidate.checkpoint)
-    fitted = fitted_folds(photos, TrainParams.model_validate(config["params"]))
+    fitted = fitted_folds(photos, TrainParams.model_validate(config["params"]), kept=paths.build / HEADS)
     domain, _ = known_domain(
         photos, np.load(paths.dataset / DRAWINGS), ExportParams.model_validate(card.params["export"])
     )
@@ -63,7 +64,9 @@ def main(paths: ModelPaths) -> None:
         for name, view in (("validation", _REWRITTEN), ("as_found", _AS_FOUND))
     }
     held = probability[..., _REWRITTEN]
-    changed = rewritten(detector, photos, chosen, files, encoder=encoder, fitted=fitted, domain=domain)
+    in_order = {digest: files[digest] for digest in photos.rows.sha256[chosen].tolist()}
+    seen = rewritten_features(detector, encoder, in_order, cache_folder(paths.build, preprocess))
+    changed = rewritten(card, photos, chosen, seen, fitted=fitted, domain=domain)
     assessment = {
         "sources": judging.by_source(photos.rows, held),
         "generators": judging.by_generator(photos.rows, held),
@@ -159,34 +162,52 @@ def sample(photos: PhotoSet, count: int) -> npt.NDArray[np.int64]:
     return np.array([row for pair in zip(chosen[:half], chosen[half:], strict=False) for row in pair], np.int64)
 
 
+def rewritten_features(
+    detector: Detector, encoder: Encoder, files: Mapping[str, bytes], cache: Path
+) -> npt.NDArray[np.float16]:
+    """Return what the encoder sees of photos as found and after each rewrite: float16 [M, 1 + rewrites, D].
+
+    Args:
+        detector: whose way of taking photos is used.
+        encoder: of the features.
+        files: contents of M photos, by digest.
+        cache: the folder in which features of this encoder are kept.
+    """
+    code = hashlib.sha256(Path(rewrites.__file__).read_bytes() + Path(views.__file__).read_bytes()).hexdigest()
+    folder = cache / f"rewrites-{code[:16]}"
+    parts = []
+    for digest, data in tqdm(files.items(), "rewrites", unit=" photos", mininterval=2):
+        file = folder / f"{digest}.npy"
+        if not file.exists():
+            photo = opened_photo(data, digest).image
+            pixels = [detector.prepare(change(photo)) for change in (lambda same: same, *REWRITES.values())]
+            with whole_file(file) as temporary, temporary.open("wb") as out:
+                np.save(out, features_of(encoder, np.stack(pixels)))
+        parts.append(np.load(file))
+    return np.stack(parts)
+
+
 def rewritten(
-    detector: Detector,
+    card: Card,
     photos: PhotoSet,
     chosen: npt.NDArray[np.int64],
-    files: Mapping[str, bytes],
+    features: npt.NDArray[np.float16],
     *,
-    encoder: Encoder,
     fitted: Sequence[Fold],
     domain: Domain,
 ) -> dict[str, Any]:
     """Return what each rewrite does to decisions at the thresholds as they are, and how many decisions survive.
 
     Args:
-        detector: the candidate; its way of taking photos and its thresholds are used.
+        card: the candidate's.
         photos: N of them.
         chosen: int64 [M], rows of those that are rewritten.
-        files: their contents, by digest.
-        encoder: of the features.
+        features: float16 [M, 1 + rewrites, D], as `rewritten_features` gives them.
         fitted: heads; each judges photos of sources that it never saw.
         domain: of the candidate.
     """
-    card, rows = detector.card, photos.rows.take(chosen)
+    rows = photos.rows.take(chosen)
     names = ["as found", *REWRITES]
-    features = np.zeros((len(chosen), len(names), photos.seen.features.shape[-1]), np.float16)
-    for place, digest in enumerate(tqdm(rows.sha256.tolist(), "rewrites", unit=" photos", mininterval=2)):
-        photo = opened_photo(files[digest], digest).image
-        pixels = [detector.prepare(change(photo)) for change in (lambda same: same, *REWRITES.values())]
-        features[place] = features_of(encoder, np.stack(pixels))
     whole = np.zeros((len(photos), *features.shape[1:]), np.float16)
     whole[chosen] = features
     probability = calibrated(card, held_out(list(fitted), whole)[:, chosen])

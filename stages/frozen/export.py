@@ -18,7 +18,7 @@ from stages.frozen.dataset import DRAWINGS, RENDER, PhotoSet, load
 from stages.frozen.encoder import ENCODER, encoder_file, load_encoder
 from stages.frozen.features import input_of
 from stages.frozen.graph import Domain, InferenceGraph, write_onnx
-from stages.frozen.head import FOUND, PLAIN, Float, fitted_folds, held_out, load_head, source_weights
+from stages.frozen.head import FOUND, HEADS, PLAIN, Float, fitted_folds, held_out, load_head, source_weights
 from stages.frozen.params import ExportParams, PreprocessParams, TrainParams
 from stages.frozen.thresholds import platt, quantile_from_above, robust_threshold
 from stages.paths import ModelPaths
@@ -35,7 +35,7 @@ def main(paths: ModelPaths) -> None:
     trained = TrainParams.model_validate(config["params"])
     file = encoder_file(paths, preprocess.encoder)
     encoder = load_encoder(file, preprocess.encoder)
-    logits = held_out(fitted_folds(photos, trained), photos.seen.features[:, VIEWS])
+    logits = held_out(fitted_folds(photos, trained, kept=paths.build / HEADS), photos.seen.features[:, VIEWS])
     calibration, thresholds, bias, weight = calibrate(photos, logits, head.weight, head.bias, params)
     domain, known = known_domain(photos, np.load(paths.dataset / DRAWINGS), params)
     report = json.loads(paths.dataset_report.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """The linear head: fitted in seconds, judged on sources that it never saw."""
 
+import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FOUND = 0  # place of the photo as it was found among its views
+HEADS = "features/heads"  # in a model's build folder: heads that were fitted before
 PLAIN = 1  # place of the view that is only shrunk and saved again
 
 
@@ -94,17 +95,43 @@ class Fold:
     held_out: Ints
 
 
-def fitted_folds(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None) -> list[Fold]:
-    """Fit a head for each fold of each draw."""
-    return list(tqdm(_fitted(photos, params, inverse_penalty), "heads", params.draws * params.folds, delay=2))
+def fitted_folds(
+    photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None, *, kept: Path | None = None
+) -> list[Fold]:
+    """Fit a head for each fold of each draw.
+
+    Args:
+        photos: of all folds.
+        params: how the sources are cut and the heads are fitted.
+        inverse_penalty: another than that of `params`.
+        kept: a folder in which heads are kept: those that were fitted to the same photos in the same way come from it.
+    """
+    penalty = inverse_penalty or params.inverse_penalty
+    digest = _digest(photos, params, penalty) if kept else ""
+    fitted = []
+    for draw, number in tqdm(list(np.ndindex(params.draws, params.folds)), "heads", delay=2):
+        inside = folds(photos.rows, params, draw) == number
+        file = kept / f"{digest}-{draw}-{number}.npy" if kept else None
+        if file and file.exists():
+            *weight, bias = np.load(file)
+            head = Head(np.array(weight), float(bias))
+        else:
+            head = fit(photos.take(np.flatnonzero(~inside)), params, penalty)
+            if file:
+                with whole_file(file) as temporary, temporary.open("wb") as out:
+                    np.save(out, np.append(head.weight, head.bias))
+        fitted.append(Fold(draw, head, np.flatnonzero(inside)))
+    return fitted
 
 
-def _fitted(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None) -> Iterator[Fold]:
-    for draw in range(params.draws):
-        place = folds(photos.rows, params, draw)
-        for number in range(params.folds):
-            head = fit(photos.take(np.flatnonzero(place != number)), params, inverse_penalty)
-            yield Fold(draw, head, np.flatnonzero(place == number))
+def _digest(photos: PhotoSet, params: TrainParams, penalty: float) -> str:
+    """Return the digest of all that heads depend on: photos, params, and the code of this file."""
+    said = {"penalty": penalty, "exponent": params.source_exponent, "folds": params.folds, "seed": params.seed}
+    digest = hashlib.sha256(json.dumps(said).encode() + Path(__file__).read_bytes())
+    rows = photos.rows
+    for column in (rows.sha256, rows.label, rows.source, rows.train, photos.seen.features):
+        digest.update(column.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def held_out(fitted: list[Fold], features: npt.NDArray[Any]) -> Float:

@@ -1,6 +1,7 @@
 """Stage train of the recipe `frozen`: fit the linear head, and judge it on held-out sources."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
@@ -8,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from stages.common import load_params, run_stage, sha256_file, whole_file
 from stages.data.inbox import check_import
 from stages.frozen.dataset import PHOTOS, RENDER, PhotoSet, load
-from stages.frozen.head import PLAIN, fit, fitted_folds, held_out, save_head, source_weights
+from stages.frozen.head import HEADS, PLAIN, fit, fitted_folds, held_out, save_head, source_weights
 from stages.frozen.params import TrainParams
 from stages.paths import ModelPaths
 from stages.training.released import take_released
@@ -27,7 +28,7 @@ def main(paths: ModelPaths) -> None:
         run.log_params(params.model_dump())
         curve = []
         for step, penalty in enumerate(params.penalties, 1):
-            row = {"epoch": step, "inverse_penalty": penalty, **judged(photos, params, penalty)}
+            row = {"epoch": step, "inverse_penalty": penalty, **judged(photos, params, penalty, paths.build / HEADS)}
             print(", ".join(f"{name} {value:g}" for name, value in row.items()))
             curve.append(row)
             run.log_epoch(row)
@@ -41,10 +42,10 @@ def main(paths: ModelPaths) -> None:
         run.set_tag("checkpoint_sha256", sha256_file(paths.candidate.checkpoint))
 
 
-def judged(photos: PhotoSet, params: TrainParams, inverse_penalty: float) -> dict[str, float]:
+def judged(photos: PhotoSet, params: TrainParams, inverse_penalty: float, kept: Path) -> dict[str, float]:
     """Return AUC and loss on held-out sources in one draw of folds, every source with the same weight."""
     once = params.model_copy(update={"draws": 1})
-    logits = held_out(fitted_folds(photos, once, inverse_penalty), photos.seen.features[:, PLAIN])[0]
+    logits = held_out(fitted_folds(photos, once, inverse_penalty, kept=kept), photos.seen.features[:, PLAIN])[0]
     rows = np.flatnonzero(photos.rows.label != RENDER)
     labels, weights = photos.rows.label[rows], source_weights(photos.rows)[rows]
     probability = 1 / (1 + np.exp(-logits[rows]))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.models.detector import Detector
 from stages.common import StageError, sha256_file
-from stages.frozen import features
+from stages.frozen import features, head
 from stages.frozen.dataset import DRAWINGS, Described, PhotoSet, Rows, load
 from stages.frozen.encoder import EncoderParams, load_encoder, rounded_to_8_bits, write_encoder
 from stages.frozen.features import cache_folder
@@ -134,6 +134,8 @@ class TestStages:
         assessment = json.loads((released.path / FILES.assessment).read_text())
         assert assessment["served"]["largest_difference"] < 0.02  # features are kept in 16 bits
         assert set(assessment["rewrites"]["changes"]) == {"as found", *REWRITES}
+        kept = list((released.path / FILES.build / "features").rglob("rewrites-*/*.npy"))
+        assert len(kept) == assessment["rewrites"]["photos"]
 
     def test_the_same_inputs_give_the_same_head(self, released: Shop, tmp_path: Path) -> None:
         again = released.copy(tmp_path / "again")
@@ -229,6 +231,21 @@ def test_an_encoders_file_gives_timms_own_features(tmp_path: Path) -> None:
         ready = encoder.ready("fp32")(photo)
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
     assert torch.allclose(found, ready, atol=1e-5)
+
+
+def test_a_head_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, fits = photo_set(), []
+    expected = fitted_folds(photos, TRAIN)
+    monkeypatch.setattr(head, "fit", lambda *given: fits.append(1) or fit(*given))
+    for wanted in (6, 6):  # two draws of three folds, and then none
+        for fold, again in zip(expected, fitted_folds(photos, TRAIN, kept=tmp_path), strict=True):
+            assert (fold.draw, fold.head.bias) == (again.draw, again.head.bias)
+            assert np.array_equal(fold.head.weight, again.head.weight)
+            assert np.array_equal(fold.held_out, again.held_out)
+        assert len(fits) == wanted
+    fitted_folds(photos.take(np.arange(100)), TRAIN, kept=tmp_path)
+    fitted_folds(photos, TRAIN.model_copy(update={"source_exponent": 0.0}), kept=tmp_path)
+    assert len(fits) == 18
 
 
 def test_a_smaller_size_sees_the_same_picture_shrunk(tmp_path: Path) -> None:
