@@ -22,7 +22,7 @@ from service import metrics
 from service.http.errors import ApiError
 from service.http.routing import Route, RouteTable
 from service.settings import Settings
-from service.sqlite import one_at_a_time
+from service.sqlite import one_at_a_time, use_write_ahead_log
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class SqliteStorage(Storage):
         )
         with one_at_a_time(Path(folder) / "rate-limits.lock"):
             # No power cut matters here, and with a write-ahead log the kill of a worker does not, either.
-            self._database.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead_log(self._database, _LOCK_SECONDS)
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"

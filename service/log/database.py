@@ -13,10 +13,11 @@ from sqlalchemy.schema import CreateIndex
 
 from service.log.migrations import migrate
 from service.log.tables import INDEXES, SUPERSEDED_INDEXES
-from service.sqlite import one_at_a_time
+from service.sqlite import one_at_a_time, use_write_ahead_log
 
 logger = logging.getLogger(__name__)
 
+_SQLITE_SECONDS = 5  # how long the other workers may write before this one gives up
 _POSTGRESQL = {  # so that a server that hangs is known as such soon: seconds, and milliseconds
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
@@ -78,9 +79,9 @@ class Database:
         return engine
 
     def _prepare_sqlite(self, connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA busy_timeout = 5000")  # milliseconds: the other workers write, too
+        connection.execute(f"PRAGMA busy_timeout = {_SQLITE_SECONDS * 1000}")  # milliseconds
         with one_at_a_time(Path(f"{self._url.database}-lock")) if self._url.database else nullcontext():
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead_log(connection, _SQLITE_SECONDS)
         connection.execute("PRAGMA synchronous = NORMAL")  # survives a kill of the process; safe with WAL
 
     def _open_postgresql(self) -> Engine:

@@ -157,6 +157,25 @@ def test_several_processes_open_an_older_log_while_an_older_worker_writes(file: 
     assert {one["request_id"] for one in rows} == expected
 
 
+def test_an_older_worker_that_is_in_the_middle_of_writing_is_waited_for(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    for statement in old_log(4):
+        older.execute(statement)
+    older.execute("BEGIN IMMEDIATE")
+    older.execute(OLD_ROW.format("beside"))
+    soon = threading.Timer(1, older.commit)
+    soon.start()
+    log = PredictionLog(f"sqlite:///{file}")
+    rows = log.recent("cifake", "1.0.0", 10)
+    log.close()
+    soon.join()
+    older.close()
+    assert [one["request_id"] for one in rows] == ["beside", "old"]
+    assert len(caplog.records) == 1, "only that it was brought up to date"
+
+
 def test_a_log_of_a_later_version_is_used_as_it_is(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     PredictionLog(f"sqlite:///{file}").recent("cifake", "1.0.0", 1)
     with sqlite3.connect(file) as database:
