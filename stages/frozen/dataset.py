@@ -1,6 +1,6 @@
 """The data set of a model of the recipe `frozen`: a table of photos, and beside it what the encoder made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -198,3 +198,12 @@ def joined(parts: Sequence[Described]) -> Described:
     """Put several of them one after another."""
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Described)}
     return Described(**{name: np.concatenate(values) for name, values in columns.items()})
+
+
+def kept_array(path: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the array of an .npy file; where there is none, make it and write it, whole or not at all."""
+    if not path.exists():
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, make())
+    array: npt.NDArray[Any] = np.load(path)
+    return array

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stages.evaluation.runner import rounded
 from stages.evaluation.scoring import decisions, open_detector
 from stages.exporting.ood_pictures import KINDS
 from stages.frozen import judging, rewrites, views
-from stages.frozen.dataset import DRAWINGS, PHOTOS, RENDER, PhotoSet, load, read_photos
+from stages.frozen.dataset import DRAWINGS, PHOTOS, RENDER, PhotoSet, kept_array, load, read_photos
 from stages.frozen.encoder import ENCODER, Encoder, encoder_file, load_encoder
 from stages.frozen.export import VIEWS, known_domain, place_encoder
 from stages.frozen.features import cache_folder, features_of, opened_photo
@@ -175,16 +176,14 @@ def rewritten_features(
     """
     code = hashlib.sha256(Path(rewrites.__file__).read_bytes() + Path(views.__file__).read_bytes()).hexdigest()
     folder = cache / f"rewrites-{code[:16]}"
-    parts = []
-    for digest, data in tqdm(files.items(), "rewrites", unit=" photos", mininterval=2):
-        file = folder / f"{digest}.npy"
-        if not file.exists():
-            photo = opened_photo(data, digest).image
-            pixels = [detector.prepare(change(photo)) for change in (lambda same: same, *REWRITES.values())]
-            with whole_file(file) as temporary, temporary.open("wb") as out:
-                np.save(out, features_of(encoder, np.stack(pixels)))
-        parts.append(np.load(file))
-    return np.stack(parts)
+
+    def made(digest: str) -> npt.NDArray[np.float16]:
+        photo = opened_photo(files[digest], digest).image
+        pixels = [detector.prepare(change(photo)) for change in (lambda same: same, *REWRITES.values())]
+        return features_of(encoder, np.stack(pixels))
+
+    bar = tqdm(files, "rewrites", unit=" photos", mininterval=2)
+    return np.stack([kept_array(folder / f"{digest}.npy", partial(made, digest)) for digest in bar])
 
 
 def rewritten(

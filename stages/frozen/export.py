@@ -18,7 +18,17 @@ from stages.frozen.dataset import DRAWINGS, RENDER, PhotoSet, load
 from stages.frozen.encoder import ENCODER, encoder_file, load_encoder
 from stages.frozen.features import input_of
 from stages.frozen.graph import Domain, InferenceGraph, write_onnx
-from stages.frozen.head import FOUND, HEADS, PLAIN, Float, fitted_folds, held_out, load_head, source_weights
+from stages.frozen.head import (
+    FOUND,
+    HEADS,
+    PLAIN,
+    Float,
+    fitted_folds,
+    held_out,
+    load_head,
+    on_two_threads,
+    source_weights,
+)
 from stages.frozen.params import ExportParams, PreprocessParams, TrainParams
 from stages.frozen.thresholds import platt, quantile_from_above, robust_threshold
 from stages.paths import ModelPaths
@@ -139,7 +149,8 @@ def known_domain(photos: PhotoSet, drawn: npt.NDArray[Any], params: ExportParams
     kept = photos.rows.label != RENDER
     known = features[kept].reshape(-1, features.shape[-1])
     components = min(params.domain_components, len(known) - 1)
-    analysis = PCA(components, svd_solver="randomized", random_state=0).fit(known)
+    with on_two_threads():
+        analysis = PCA(components, svd_solver="randomized", random_state=0).fit(known)
     # float32, as the graph has them.
     whitening = (analysis.components_ / np.sqrt(analysis.explained_variance_)[:, None]).T.astype(np.float32)
     centre = analysis.mean_.astype(np.float32)

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from service.models import images
 from service.models.images import Input
 from service.photo import ImageError, Photo, decode
-from stages.common import StageError, whole_file
+from stages.common import StageError
 from stages.exporting.ood_pictures import outliers
-from stages.frozen.dataset import Described, joined
+from stages.frozen.dataset import Described, joined, kept_array
 from stages.frozen.encoder import Encoder, EncoderParams, load_encoder
 from stages.frozen.params import PreprocessParams
 from stages.frozen.views import rewritten
@@ -164,12 +164,10 @@ def features_of(model: Encoder, pixels: npt.NDArray[np.uint8], batch: int = 16) 
 
 def drawings(params: PreprocessParams, encoder: Path, folder: Path) -> npt.NDArray[np.float16]:
     """Return the features of pictures that are no photos, float16 [N, D]; they are kept in the folder, too."""
-    kept = folder / f"drawings-{params.drawings}.npy"
-    if not kept.exists():
+
+    def made() -> npt.NDArray[np.float16]:
         model, side = load_encoder(encoder, params.encoder).ready(params.precision), params.encoder.image_size
         pictures = tqdm(outliers(params.drawings, side, side, seed=0), "drawings", params.drawings, delay=2)
-        found = np.concatenate([features_of(model, picture[None]) for picture in pictures])
-        with whole_file(kept) as temporary, temporary.open("wb") as file:
-            np.save(file, found)
-    features: npt.NDArray[np.float16] = np.load(kept)
-    return features
+        return np.concatenate([features_of(model, picture[None]) for picture in pictures])
+
+    return kept_array(folder / f"drawings-{params.drawings}.npy", made)

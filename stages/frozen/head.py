@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from stages.common import StageError, whole_file
-from stages.frozen.dataset import RENDER, PhotoSet, Rows
+from stages.frozen.dataset import RENDER, PhotoSet, Rows, kept_array
 from stages.frozen.params import TrainParams
 
 Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FOUND = 0  # place of the photo as it was found among its views
-HEADS = "features/heads"  # in a model's build folder: heads that were fitted before
 PLAIN = 1  # place of the view that is only shrunk and saved again
+HEADS = "features/heads"  # in a model's build folder: heads that were fitted before
+# On a machine of one core or of many: each thread rounds its own sum, so another number of them gives another head.
+on_two_threads = partial(threadpool_limits, limits=2)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def fit(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = N
     x -= centre.astype(np.float32)
     x /= spread.astype(np.float32)
     model = LogisticRegression(C=inverse_penalty or params.inverse_penalty, max_iter=300, tol=1e-3)
-    model.fit(x, np.repeat(rows.label[chosen], views.shape[1]), sample_weight=weight / weight.mean())
+    with on_two_threads():
+        model.fit(x, np.repeat(rows.label[chosen], views.shape[1]), sample_weight=weight / weight.mean())
     slope = model.coef_[0].astype(np.float64) / spread
     return Head(slope, float(model.intercept_[0] - slope @ centre))
 
@@ -111,16 +116,13 @@ def fitted_folds(
     fitted = []
     for draw, number in tqdm(list(np.ndindex(params.draws, params.folds)), "heads", delay=2):
         inside = folds(photos.rows, params, draw) == number
-        file = kept / f"{digest}-{draw}-{number}.npy" if kept else None
-        if file and file.exists():
-            *weight, bias = np.load(file)
-            head = Head(np.array(weight), float(bias))
-        else:
-            head = fit(photos.take(np.flatnonzero(~inside)), params, penalty)
-            if file:
-                with whole_file(file) as temporary, temporary.open("wb") as out:
-                    np.save(out, np.append(head.weight, head.bias))
-        fitted.append(Fold(draw, head, np.flatnonzero(inside)))
+
+        def made(seen: npt.NDArray[np.bool_] = ~inside) -> Float:
+            head = fit(photos.take(np.flatnonzero(seen)), params, penalty)
+            return np.append(head.weight, head.bias)
+
+        *weight, bias = kept_array(kept / f"{digest}-{draw}-{number}.npy", made) if kept else made()
+        fitted.append(Fold(draw, Head(np.array(weight), float(bias)), np.flatnonzero(inside)))
     return fitted
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from service.models.detector import Detector
 from stages.common import StageError, sha256_file
@@ -248,6 +249,16 @@ def test_a_head_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(fits) == 18
 
 
+def test_a_head_is_the_same_on_any_number_of_cores() -> None:
+    photos = photo_set(count=1000, width=1000)  # so much that two threads share the work
+    with threadpool_limits(1):
+        expected = fit(photos, TRAIN)
+    with threadpool_limits(3):
+        found = fit(photos, TRAIN)
+    assert np.array_equal(expected.weight, found.weight)
+    assert expected.bias == found.bias
+
+
 def test_a_smaller_size_sees_the_same_picture_shrunk(tmp_path: Path) -> None:
     file = tmp_path / "encoder.safetensors"
     params = make_encoder(file)
@@ -282,12 +293,12 @@ def test_copies_are_found_across_sources_alone() -> None:
     assert near_copies(hashes, np.array(["a"] * 4), bits=64) == {}
 
 
-def photo_set(count: int = 120, sources: int = 12) -> PhotoSet:
+def photo_set(count: int = 120, sources: int = 12, width: int = 4) -> PhotoSet:
     """Photos of two labels whose first feature tells them apart, and whose second tells the source."""
     rng = np.random.default_rng(0)
     label = np.arange(count) % 2
     source = np.arange(count) // 2 % (sources // 2)
-    values = rng.normal(size=(count, 2, 4))
+    values = rng.normal(size=(count, 2, width))
     values[..., 0] += 4 * label[:, None]
     values[..., 1] += 3 * source[:, None]
     text = np.array([f"{number:064x}" for number in range(count)])
