@@ -307,7 +307,11 @@ def served(
 
 
 def reference(photos: PhotoSet, probability: Float, domain: Domain, components: int) -> dict[str, npt.NDArray[Any]]:
-    """Return what traffic is compared with: the columns of the prediction log, for photos as found."""
+    """Return what traffic is compared with: the columns of the prediction log, for photos as found.
+
+    Beside them `label`, the `generator` of AI images, and `source_photos`, how many photos there are of the same
+    source: with 1 / source_photos as weights every source counts the same.
+    """
     kept = np.flatnonzero(photos.rows.label != RENDER)
     embedding = domain.embedding(photos.seen.features[kept, FOUND])
     columns = {
@@ -318,7 +322,12 @@ def reference(photos: PhotoSet, probability: Float, domain: Domain, components: 
     }
     # Rounded, so that the last bits of another processor's arithmetic do not make another file.
     rounded_columns = {name: values.round(5).astype(np.float32) for name, values in columns.items()}
-    return {"label": photos.rows.label[kept].astype(np.uint8), **rounded_columns}
+    return {
+        "label": photos.rows.label[kept].astype(np.uint8),
+        "generator": photos.rows.generator[kept],
+        "source_photos": photos.rows.of_source[kept].astype(np.uint16),
+        **rounded_columns,
+    }
 
 
 def draw(folder: Path, photos: PhotoSet, probability: Float, assessment: dict[str, Any], curves: Path) -> None:

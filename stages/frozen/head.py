@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 FOUND = 0  # place of the photo as it was found among its views
 PLAIN = 1  # place of the view that is only shrunk and saved again
 HEADS = "features/heads"  # in a model's build folder: heads that were fitted before
+_PARTS = 16  # of columns
 # On a machine of one core or of many: each thread rounds its own sum, so another number of them gives another head.
 on_two_threads = partial(threadpool_limits, limits=2)
 
@@ -54,15 +55,17 @@ def fit(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = N
     """
     rows = photos.rows
     chosen = np.flatnonzero(rows.train & (rows.label != RENDER))
-    views = photos.seen.features[chosen]
-    x = views.reshape(-1, views.shape[-1]).astype(np.float32)
-    weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views.shape[1])
-    centre, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64) + 1e-6
+    views, width = photos.seen.features.shape[1:]
+    x = photos.seen.features[chosen].astype(np.float32).reshape(-1, width)
+    weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views)
+    centre = x.mean(0, dtype=np.float64)
+    # Some columns at a time: in float64 all of them at once take more memory than all else here.
+    spread = np.concatenate([part.std(0, dtype=np.float64) for part in np.array_split(x, _PARTS, 1)]) + 1e-6
     x -= centre.astype(np.float32)
     x /= spread.astype(np.float32)
     model = LogisticRegression(C=inverse_penalty or params.inverse_penalty, max_iter=300, tol=1e-3)
     with on_two_threads():
-        model.fit(x, np.repeat(rows.label[chosen], views.shape[1]), sample_weight=weight / weight.mean())
+        model.fit(x, np.repeat(rows.label[chosen], views), sample_weight=weight / weight.mean())
     slope = model.coef_[0].astype(np.float64) / spread
     return Head(slope, float(model.intercept_[0] - slope @ centre))
 

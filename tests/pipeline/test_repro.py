@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from tests.support.clone import Clone, make_clone
+from tests.support.tiny_frozen import make_encoder, small_sections
 
 STAGES = ("download", "preprocess", "train", "export", "evaluate", "release")
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -141,3 +142,33 @@ def test_own_photos_and_an_experiment(clone: Clone) -> None:
     assert clone.run("git", "status", "--porcelain", "models") == ""
     assert "short" in clone.run("dvc", "exp", "show", "--csv")
     assert "validation.accuracy" in clone.run("dvc", "metrics", "diff", "HEAD")
+
+
+def test_a_model_on_a_frozen_encoder_and_own_photos(clone: Clone, tmp_path: Path) -> None:
+    """The other recipe goes the same way: released, rebuilt without training, and fitted again with own photos."""
+    clone.run("git", "clone", "--quiet", str(clone.path), str(tmp_path / "first"))
+    first = Clone(tmp_path / "first")
+    first.write_params("shop", small_sections())
+    make_encoder(first.path / "build/shop/encoder.safetensors")
+    first.run("dvc", "repro", "release@shop")
+    assert first.json("reports/shop/release.json")["decision"] == "released"
+    first.commit()
+    assert "up to date" in first.run("dvc", "status", "--with-deps", "release@shop")
+
+    first.run("git", "clone", "--quiet", str(first.path), str(tmp_path / "fresh"))
+    fresh = Clone(tmp_path / "fresh")
+    assert TAKEN.replace("cifake", "shop") in fresh.run("dvc", "repro", "release@shop")
+    assert fresh.run("git", "status", "--porcelain") == ""
+    for part in ("model.onnx", "encoder.safetensors", "card.json"):
+        made = (fresh.path / "build/shop/candidate" / part).read_bytes()
+        assert made == (first.path / "build/shop/candidate" / part).read_bytes(), part
+
+    rng = np.random.default_rng(0)
+    for place in range(3):
+        photo = fresh.path / f"photos/real/lamps/{place}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (90, 80, 3), dtype=np.uint8)).save(photo)
+    said = fresh.run("dvc", "repro", "evaluate@shop")
+    assert TAKEN.replace("cifake", "shop") not in said
+    assert fresh.json("reports/shop/dataset.json")["own_photos"]["images"] == 3
+    assert fresh.json("reports/shop/metrics.json")["validation"]["own_photos"]["images"] == 3

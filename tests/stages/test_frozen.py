@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -19,7 +18,7 @@ from service.models.detector import Detector
 from stages.common import StageError, sha256_file
 from stages.frozen import features, head
 from stages.frozen.dataset import DRAWINGS, Described, PhotoSet, Rows, load
-from stages.frozen.encoder import EncoderParams, load_encoder, rounded_to_8_bits, write_encoder
+from stages.frozen.encoder import load_encoder, rounded_to_8_bits, write_encoder
 from stages.frozen.features import cache_folder
 from stages.frozen.head import fit, fitted_folds, folds, held_out, source_weights
 from stages.frozen.judging import by_source, pairs
@@ -31,26 +30,11 @@ from stages.frozen.views import rewritten
 from stages.paths import ModelPaths
 from stages.with_timm import import_timm
 from tests.stages.conftest import Workspace
+from tests.support.tiny_frozen import SECTIONS, make_encoder, small_sections
 
 REPO = Path(__file__).resolve().parents[2]
 FILES = ModelPaths("photos")
 STAGES = ("download", "preprocess", "train", "export", "evaluate", "release")
-ENCODER = {
-    "timm": "vit_tiny_patch16_224", "blocks": 2, "image_size": 64, "smaller_sizes": [32], "class_tokens": [1, 2],
-    "patch_means": [1], "sha256": "",
-}  # fmt: skip
-TINY: dict[str, dict[str, Any]] = {
-    "download": {"dataset": "synthetic", "synthetic_images": 120, "synthetic_size": 96},
-    "preprocess": {"encoder": ENCODER, "precision": "fp32", "views": 1, "drawings": 12, "test_ai_share": 0.2},
-    "train": {"draws": 1, "folds": 2, "penalties": [0.01, 0.1], "inverse_penalty": 0.1},
-    "export": {"domain_components": 8, "min_side": 60},
-    "evaluate": {"rewritten_photos": 8, "served_photos": 4, "graphics": 2},
-    "release": {
-        "dataset": "synthetic", "min_auc": 0, "min_recall": 0, "max_false_positive_rate_excess": 1, "max_ece": 1,
-        "max_worst_source": 1, "max_render_flagged": 1, "max_out_of_domain": 1, "min_agreement": 0,
-        "max_own_flagged": 1, "max_auc_loss": 1,
-    },
-}  # fmt: skip
 
 
 class Shop(Workspace):
@@ -59,12 +43,7 @@ class Shop(Workspace):
     files = FILES
 
     def params(self, **changes: dict[str, Any]) -> None:
-        text = (REPO / "params.yaml").read_text(encoding="utf-8")
-        sections: dict[str, Any] = yaml.safe_load(text)["models"]["photos"]
-        for source in (TINY, changes):
-            for section, values in source.items():
-                sections[section] |= values
-        self.write_params(sections)
+        self.write_params(small_sections(**changes))
 
     def runs(self, *stages: str) -> str:
         for stage in stages:
@@ -75,17 +54,6 @@ class Shop(Workspace):
     def copy(self, path: Path) -> "Shop":
         shutil.copytree(self.path, path)
         return Shop(path)
-
-
-def make_encoder(path: Path, **changes: Any) -> EncoderParams:
-    """Write the file of a tiny encoder with random weights."""
-    params = EncoderParams.model_validate(ENCODER | changes)
-    torch.manual_seed(0)
-    vit = import_timm().create_model(params.timm, num_classes=0)
-    weights = {name: tensor.numpy() for name, tensor in vit.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_encoder(path, params, weights)
-    return params
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +87,12 @@ class TestStages:
         assert card["release"]["metrics"]["test"]["images"] > 0
         assert (folder / "model.onnx").stat().st_size < 3_000_000
         assert len((folder / "ledger.jsonl").read_text().splitlines()) == 1
+        with np.load(folder / "reference.npz", allow_pickle=False) as reference:
+            arrays = dict(reference)
+        made = arrays["label"] == 1
+        assert (arrays["generator"] != "")[made].all()
+        assert (arrays["generator"] == "")[~made].all()
+        assert arrays["source_photos"].min() > 0
 
     def test_a_source_is_in_one_part_only(self, released: Shop) -> None:
         report = json.loads((released.path / FILES.dataset_report).read_text())
@@ -395,7 +369,7 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
     encoder = tmp_path / "encoder.safetensors"
     make_encoder(encoder)
     params = PreprocessParams.model_validate(
-        TINY["preprocess"] | {"seed": 0, "near_copy_bits": 4, "test_real_share": 0.5, "own_photos_min": 0}
+        SECTIONS["preprocess"] | {"seed": 0, "near_copy_bits": 4, "test_real_share": 0.5, "own_photos_min": 0}
     )
     folder = cache_folder(tmp_path, params)
     monkeypatch.setattr(features, "_SHARD", 2)

@@ -15,6 +15,9 @@ from stages.paths import ModelPaths
 from tests.stages.conftest import ANYTHING_PASSES, MODEL
 
 REPO = Path(__file__).resolve().parents[2]
+_OF_USERS = (  # variables that would have a run here depend on who runs it
+    "PYTHONPATH", "CIFAKE_ARCHIVE", "PHOTOS_ARCHIVE", "LARGE_PHOTOS", "MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL",
+)  # fmt: skip
 FEW = {"robustness_images": 40, "explained_images": 4, "ood_images": 10}
 SMALL: dict[str, dict[str, Any]] = {
     "download": {"dataset": "synthetic"},
@@ -45,7 +48,15 @@ class Clone:
             "PYTHONWARNINGS": "ignore",
             "DVC_NO_ANALYTICS": "1",
         }
-        for name in ("PYTHONPATH", "CIFAKE_ARCHIVE", "LARGE_PHOTOS", "MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL"):
+        for name in (
+            "PYTHONPATH",
+            "CIFAKE_ARCHIVE",
+            "PHOTOS_ARCHIVE",
+            "LARGE_PHOTOS",
+            "MLFLOW_TRACKING_URI",
+            "MAKEFLAGS",
+            "MAKELEVEL",
+        ):
             environment.pop(name, None)
         return subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
 
@@ -62,10 +73,16 @@ class Clone:
 
     def params(self, model: str = MODEL, **changes: dict[str, Any]) -> None:
         """Set keys of sections of a model in params.yaml; a model that is not there begins as a copy of the first."""
-        params = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
-        sections = params["models"].setdefault(model, copy.deepcopy(params["models"][MODEL]))
+        models = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))["models"]
+        sections = copy.deepcopy(models.get(model, models[MODEL]))
         for section, values in changes.items():
             sections[section] |= values
+        self.write_params(model, sections)
+
+    def write_params(self, model: str, sections: dict[str, Any]) -> None:
+        """Write the sections of a model into params.yaml."""
+        params = yaml.safe_load((self.path / "params.yaml").read_text(encoding="utf-8"))
+        params["models"][model] = sections
         (self.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def json(self, path: str) -> dict[str, Any]:

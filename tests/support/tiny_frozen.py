@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import yaml
 from PIL import Image
 
 from service.models.card import Card, Release
@@ -23,6 +24,7 @@ from stages.frozen.graph import Domain, InferenceGraph, write_onnx
 from stages.with_timm import import_timm
 from tests.support import tiny_model
 
+REPO = Path(__file__).resolve().parents[2]
 SIZE = 32
 LIMITS = {"min_width": 40, "max_width": 400, "min_height": 40, "max_height": 400}  # of the photos that it knows
 PARAMS = EncoderParams(timm="vit_tiny_patch16_224", blocks=1, image_size=SIZE, class_tokens=(1,), patch_means=(1,))
@@ -36,6 +38,22 @@ CARD: dict[str, Any] = {
     "domain": {"threshold": 1000.0, "geometry": LIMITS},
 }
 del CARD["head_bias"]
+_ENCODER = {
+    "timm": "vit_tiny_patch16_224", "blocks": 2, "image_size": 64, "smaller_sizes": [32], "class_tokens": [1, 2],
+    "patch_means": [1], "sha256": "",
+}  # fmt: skip
+SECTIONS: dict[str, dict[str, Any]] = {  # of params.yaml, with which the stages take seconds
+    "download": {"dataset": "synthetic", "synthetic_images": 120, "synthetic_size": 96},
+    "preprocess": {"encoder": _ENCODER, "precision": "fp32", "views": 1, "drawings": 12, "test_ai_share": 0.2},
+    "train": {"draws": 1, "folds": 2, "penalties": [0.01, 0.1], "inverse_penalty": 0.1},
+    "export": {"domain_components": 8, "min_side": 60},
+    "evaluate": {"rewritten_photos": 8, "served_photos": 4, "graphics": 2},
+    "release": {
+        "dataset": "synthetic", "min_auc": 0, "min_recall": 0, "max_false_positive_rate_excess": 1, "max_ece": 1,
+        "max_worst_source": 1, "max_render_flagged": 1, "max_out_of_domain": 1, "min_agreement": 0,
+        "max_own_flagged": 1, "max_auc_loss": 1,
+    },
+}  # fmt: skip
 
 
 def release(folder: Path, version: str = "1.0.0", seed: int = 0, **changes: Any) -> Path:
@@ -62,6 +80,27 @@ def release(folder: Path, version: str = "1.0.0", seed: int = 0, **changes: Any)
     whole = card.model_copy(update={"sha256": sha256_file(folder / "model.onnx"), "release": said})
     (folder / "card.json").write_text(whole.to_json())
     return folder
+
+
+def make_encoder(path: Path, **changes: Any) -> EncoderParams:
+    """Write the file of a tiny encoder with random weights."""
+    params = EncoderParams.model_validate(_ENCODER | changes)
+    torch.manual_seed(0)
+    vit = import_timm().create_model(params.timm, num_classes=0)
+    weights = {name: tensor.numpy() for name, tensor in vit.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_encoder(path, params, weights)
+    return params
+
+
+def small_sections(**changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the params of the model `photos` with `SECTIONS`, and with the given keys of sections."""
+    text = (REPO / "params.yaml").read_text(encoding="utf-8")
+    sections: dict[str, Any] = yaml.safe_load(text)["models"]["photos"]
+    for source in (SECTIONS, changes):
+        for section, values in source.items():
+            sections[section] |= values
+    return sections
 
 
 def card_of(encoder: bytes) -> Card:
