@@ -221,7 +221,7 @@ def _absolute(url: str) -> str:
     return path if isinstance(fs, LocalFileSystem) else url
 
 
-def _models(named: Path) -> Path:
+def released(named: Path) -> Path:
     """Return a path to models as it is, and the name of a released model as its folder."""
     return RELEASED / named if (RELEASED / named / CARD).is_file() else named
 
@@ -272,7 +272,7 @@ def main() -> None:
     source, out = map(_absolute, (options.source, options.out))
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
-            source, out, _models(options.model), column=options.column, part_photos=options.part_photos,
+            source, out, released(options.model), column=options.column, part_photos=options.part_photos,
             alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
             time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
         )  # fmt: skip

@@ -1,0 +1,141 @@
+"""A shop's own calibration: thresholds from its own real photos, beside those of the model's card.
+
+`python -m tools.calibrate` writes it; the service reads the file that CALIBRATION names.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.models.card import Card, ModelError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Promise(_Part):
+    """At most a share alpha of real photos like the shop's are flagged.
+
+    Attributes:
+        flag: the probability from which on a photo is flagged, at the prior of the model's card.
+        upper: with a probability of 95 % no more than this share of such photos is flagged.
+    """
+
+    flag: Annotated[float, Field(ge=0, le=1.000001)]
+    upper: Share
+
+
+class Promises(_Part):
+    """What is promised of one kind of photos.
+
+    Attributes:
+        photos: real ones that it comes from.
+        products: that they show; it is these that count.
+        promises: alpha -> what is promised.
+        needed: alpha -> how many products it would take, where there are too few.
+    """
+
+    photos: Count
+    products: Count
+    promises: dict[float, Promise]
+    needed: dict[float, Count] = {}
+
+
+class Recall(_Part):
+    """The share of AI images that is found at a threshold, on sources that the model never saw.
+
+    Attributes:
+        of_all: every source with the same weight.
+        by_generator: of those with enough images.
+    """
+
+    of_all: Share
+    by_generator: dict[str, Share] = {}
+
+
+class ShopCalibration(_Part):
+    """What one shop's real photos say about the thresholds of one model.
+
+    Attributes:
+        format: of this file.
+        model: the name of the model that it belongs to.
+        model_version: likewise.
+        model_sha256: of the model's file.
+        made_at: ISO 8601, UTC.
+        shop: of all photos.
+        groups: of each group that has enough photos.
+        rest: of the photos of all other groups.
+        small_groups: those groups.
+        recall: alpha -> what is found at the threshold of the whole shop.
+        out_of_domain: share of the photos that the model does not know; they are never flagged.
+        marked: share of the photos whose files say of AI.
+        dropped: photos left out because they looked AI-generated.
+    """
+
+    format: Literal[1] = 1
+    model: str
+    model_version: str
+    model_sha256: Digest
+    made_at: str
+    shop: Promises
+    groups: dict[str, Promises] = {}
+    rest: Promises | None = None
+    small_groups: list[str] = []
+    recall: dict[float, Recall] = {}
+    out_of_domain: Share
+    marked: Share
+    dropped: Count = 0
+
+    def promises(self, group: str | None) -> Promises | None:
+        """Return what is promised of photos of a group; None: nobody calibrated it."""
+        if not group:
+            return self.shop
+        if group in self.small_groups:
+            return self.rest or self.shop
+        return self.groups.get(group)
+
+    def check(self, card: Card, sha256: str, alpha: float) -> None:
+        """Make sure that it can serve with a model.
+
+        Args:
+            card: the model's.
+            sha256: of the model's file.
+            alpha: the share of real photos that may be flagged.
+
+        Raises:
+            ModelError: it belongs to another model or version, or promises nothing at this alpha.
+        """
+        if self.model_sha256 != sha256:
+            raise ModelError(
+                f"it was made with {self.model} {self.model_version}, whose file is another than that of {card.name} "
+                f"{card.version}: run 'python -m tools.calibrate' again with this version"
+            )
+        if alpha not in self.shop.promises:
+            found = ", ".join(f"{each:g}" for each in self.shop.promises)
+            needed = self.shop.needed.get(alpha)
+            more = f" ({needed} products are needed, it has {self.shop.products})" if needed else ""
+            raise ModelError(f"it promises nothing at ALPHA={alpha:g}{more}: choose one of {found}")
+
+
+def read_calibration(path: Path) -> ShopCalibration:
+    """Read a shop's calibration.
+
+    Raises:
+        ModelError: the file is missing, damaged or something else.
+    """
+    try:
+        return ShopCalibration.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): run 'python -m tools.calibrate'") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(
+            f"{path} is damaged or no calibration ({where}: {first['msg']}): run 'python -m tools.calibrate' again"
+        ) from error

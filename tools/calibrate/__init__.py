@@ -1,0 +1,1 @@
+"""Give a shop thresholds of its own, from its own real photos alone."""
