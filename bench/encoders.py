@@ -77,9 +77,11 @@ def variants(
     for name, chosen in columns.items():
         part = with_features(photos, chosen, views)
         yield f"{name} alone", part, part, params
-    chosen_views = {"the photo as found": [FOUND], "rewrites": views[PLAIN:], "one rewrite": [PLAIN]}
+    chosen_views = {"the photo as found alone": [FOUND], "rewrites alone": views[PLAIN:], "one rewrite alone": [PLAIN]}
+    for count in range(1, len(views) - 1):
+        chosen_views[f"the photo as found and {count} of {len(views) - 1} rewrites"] = views[: count + 1]
     for name, learned in chosen_views.items():
-        yield f"learned from {name} alone", with_features(photos, every, learned), photos, params
+        yield f"learned from {name}", with_features(photos, every, learned), photos, params
     for exponent in (0.0, 0.5):
         changed = params.model_copy(update={"source_exponent": exponent})
         yield f"source_exponent {exponent:g}", photos, photos, changed

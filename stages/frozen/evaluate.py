@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,9 +208,10 @@ def rewritten(
     """
     rows = photos.rows.take(chosen)
     names = ["as found", *REWRITES]
-    whole = np.zeros((len(photos), *features.shape[1:]), np.float16)
-    whole[chosen] = features
-    probability = calibrated(card, held_out(list(fitted), whole)[:, chosen])
+    place = np.full(len(photos), -1)
+    place[chosen] = np.arange(len(chosen))
+    of_chosen = [replace(fold, held_out=(found := place[fold.held_out])[found >= 0]) for fold in fitted]
+    probability = calibrated(card, held_out(of_chosen, features))
     draws = len(probability)
     distance = np.stack([domain.score(domain.embedding(features[:, view])) for view in range(len(names))], 1)
     inside = distance <= card.domain.threshold
