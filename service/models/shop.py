@@ -1,6 +1,6 @@
 """A shop's own calibration: thresholds from its own real photos, beside those of the model's card.
 
-`python -m tools.calibrate` writes it; the service reads the file that CALIBRATION names.
+`python -m tools.calibrate` writes it. The service does not take it yet.
 """
 
 from pathlib import Path

@@ -28,7 +28,7 @@ from service.models.shop import Promise, Promises, Recall, ShopCalibration
 from service.photo import ImageError, decode
 from service.photo.formats import SUFFIXES
 from stages.common import StageError, only_one, run_command, whole_file, write_text
-from tools.calibrate.conformal import Floats, Ints, groups_of, limits, products_of, upper_limit
+from tools.calibrate.conformal import Floats, Ints, groups_of, limits, products_of, upper_limit, weights_of
 from tools.score.__main__ import plan, released, score
 
 CALIBRATION, SUSPICIOUS = "calibration.json", "suspicious"  # in OUT
@@ -84,7 +84,7 @@ def scored(folder: Path, model: Path, out: Path, workers: int) -> Scored:
     for part in sorted(place.glob("part-*.parquet")):
         rows |= {row["name"]: row for row in pq.read_table(part).to_pylist()}
     known = {path.relative_to(folder).as_posix(): rows[str(path)] for path in paths}
-    unreadable = {name: f"{row['error']}" for name, row in known.items() if row["error_type"]}
+    unreadable = {name: str(row["error"]) for name, row in known.items() if row["error_type"]}
     names = [name for name in known if name not in unreadable]
     if not names:
         first = next(iter(unreadable.items()))
@@ -302,17 +302,17 @@ def main() -> None:
     if dropped:
         print(_honest(found, everything, dropped))
     print(f"look at {out / SUSPICIOUS}.jpg: AI images among real photos raise the thresholds")
-    print(f"CALIBRATION={out / CALIBRATION} puts it in service")
+    print(f"the thresholds are in {out / CALIBRATION}; the service does not take them yet")
 
 
 def _honest(found: ShopCalibration, everything: Scored, dropped: int) -> str:
     """Return what dropping photos costs if they were real ones."""
     alpha, promise = next(iter(found.shop.promises.items()))
-    _, place, size = np.unique(everything.products, return_inverse=True, return_counts=True)
-    above = float((1 / size[place])[everything.score >= promise.flag].sum())
+    count = len(np.unique(everything.products))
+    above = float(weights_of(everything.products)[everything.score >= promise.flag].sum())
     return (
         f"{dropped} photos were left out. If they are AI images, the bounds above hold; if they are real ones, at "
-        f"ALPHA={alpha:g} up to {upper_limit(above, len(size)):.2%} of real photos may be flagged"
+        f"ALPHA={alpha:g} up to {upper_limit(above, count):.2%} of real photos may be flagged"
     )
 
 

@@ -1,10 +1,10 @@
 """Thresholds with a promise, from real photos alone: split-conformal prediction, with products as what is exchangeable.
 
-A photo of a product says little about another product's photos that a second photo of the same product would not say,
-too. So every product weighs the same, however many photos it has, and it is products that are counted.
+Photos of one product are alike, so a second one adds little to the first. Every product weighs the same, however many
+photos it has, and it is products that are counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -57,11 +57,10 @@ def limit(scores: Floats, products: Ints, alpha: float) -> Limit | None:
     Returns:
         None where there are fewer products than `needed`.
     """
-    _, place, size = np.unique(products, return_inverse=True, return_counts=True)
-    count = len(size)
+    count = len(np.unique(products))
     if count < needed(alpha):
         return None
-    weight = 1 / size[place]  # of a product: 1
+    weight = weights_of(products)
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     # Weight of what lies above each score; photos with an equal score lie not above it.
@@ -70,6 +69,13 @@ def limit(scores: Floats, products: Ints, alpha: float) -> Limit | None:
     allowed = above <= alpha * (count + 1) - 1 + _ROUNDING
     threshold = ordered[allowed][-1]
     return Limit(float(threshold), upper_limit(float(above[allowed][-1]), count))
+
+
+def weights_of(products: Ints) -> Floats:
+    """Return the weight of each photo, float64 [N]: those of a product sum up to 1."""
+    _, place, size = np.unique(products, return_inverse=True, return_counts=True)
+    weights: Floats = 1 / size[place]
+    return weights
 
 
 def upper_limit(above: float, count: int) -> float:
@@ -115,7 +121,7 @@ def products_of(names: Sequence[str], hashes: npt.NDArray[np.uint64], bits: int)
 
 def limits(scores: Floats, products: Ints, alphas: Sequence[float]) -> tuple[dict[float, Limit], dict[float, int]]:
     """Return a limit for each alpha, and of those that cannot be promised how many products it would take."""
-    found: Mapping[float, Limit | None] = {alpha: limit(scores, products, alpha) for alpha in alphas}
+    found = {alpha: limit(scores, products, alpha) for alpha in alphas}
     return (
         {alpha: each for alpha, each in found.items() if each is not None},
         {alpha: needed(alpha) for alpha, each in found.items() if each is None},
