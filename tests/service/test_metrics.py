@@ -59,9 +59,10 @@ def test_every_metric_is_observed(measured: Server) -> None:
         client.get("/drift", headers={"X-API-Key": "wrong"})
         batch = [("files", encode(photo(1200, 800), "JPEG", quality=60))] * 20
         with ThreadPoolExecutor(12) as pool:  # more than fit
-            list(pool.map(lambda _: client.post("/predict/batch", files=batch), range(12)))
+            codes = list(pool.map(lambda _: client.post("/predict/batch", files=batch).status_code, range(12)))
+        assert 200 in codes  # maybe one alone: all twelve may come while the first one is served
     wait_for(lambda: samples(measured)["aidetect_prediction_log_rows"][0][1] > 20)
-    wait_for(lambda: max(size for _, size in samples(measured)["aidetect_drift_window_size"]) > 20)
+    wait_for(lambda: max(size for _, size in samples(measured)["aidetect_drift_window_size"]) >= 20)
     found = samples(measured)
     declared = {value._name for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)}
     assert len(declared) > 20
