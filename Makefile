@@ -49,7 +49,7 @@ ui: $(VENV)/.ui ## the moderators' page on http://localhost:7860 (API_URL=… fo
 
 test: $(VENV)/.dev ## run every test, the pipeline and the real service too
 	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
-	$(BIN)/pytest -m "not ($(FAST))"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not ($(FAST))"
 
 check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests: under 3 minutes
 	$(BIN)/ruff check .
