@@ -40,6 +40,7 @@ MIGRATIONS = (
     # null as the first model's name: then every query, and every other reader of the table, would have to know that.
     # Rows that a worker of an earlier version still writes get the default too, and rightly: it knows no other model.
     Migration(5, f"the model's name (older rows count as {FIRST_MODEL}'s)", ("model",)),
+    Migration(6, "whose thresholds decided, and the listing", ("calibration", "shop_group", "listing")),
 )
 
 

@@ -49,6 +49,9 @@ PREDICTIONS = Table(
     Column("flag_threshold", Float),  # where the decisions began, on the scale of `probability`
     Column("clear_threshold", Float),
     Column("model", String(40), nullable=False, server_default=FIRST_MODEL),  # its name
+    Column("calibration", String(20)),  # whose thresholds: `shop` or `released`; null: a row from before
+    Column("shop_group", String(200)),  # the group whose thresholds they were; null: those of the whole shop
+    Column("listing", String(200)),  # id of the listing that the photo was sent with; null: it was sent alone
 )
 FEEDBACK = Table(
     "feedback",
