@@ -23,6 +23,7 @@ from client.client import Client
 from client.folder import FolderError, photos_of, score_folder
 from client.service import BATCH, ServiceError
 
+_GROUP = "of the shop's photos, where its own calibration has groups: theirs are the thresholds"
 BAD, FAILED, INTERRUPTED = 1, 2, 130  # exit codes: drift or a photo without a verdict; no answer; Ctrl-C
 
 
@@ -36,17 +37,20 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="what the service says of photos")
     check.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
+    check.add_argument("--group", help=_GROUP)
     check.add_argument("--json", action="store_true", help="a line of JSON for each photo")
     folder = commands.add_parser("folder", help="all photos below a folder to a table")
     folder.add_argument("folder", type=Path, metavar="PHOTOS")
     folder.add_argument("out", type=Path, metavar="OUT", help=".csv or .parquet")
     folder.add_argument("--concurrency", type=int, default=4, help="requests at a time")
     folder.add_argument("--batch", type=int, default=BATCH, help="photos in a request")
+    folder.add_argument("--group", help=_GROUP)
     drift = commands.add_parser("drift", help="exit code 1 on drift")
     drift.add_argument("--model", help="of this model alone; without it: of each model in service")
     explain = commands.add_parser("explain", help="which places of a photo speak for the answer")
     explain.add_argument("photo", type=Path, metavar="PHOTO")
     explain.add_argument("out", type=Path, metavar="OUT", help="a JPEG: red speaks for AI-generated, blue for real")
+    explain.add_argument("--group", help=_GROUP)
     show = commands.add_parser("show", help="what was answered earlier")
     show.add_argument("request_id", metavar="REQUEST_ID")
     feedback = commands.add_parser("feedback", help="say what a photo is")
@@ -85,7 +89,7 @@ def _given_up(said: str, code: int, options: argparse.Namespace) -> int:
 
 def _check(client: Client, options: argparse.Namespace) -> int:
     there = [path for path in options.photos if path.is_file()]
-    found = dict(zip(there, client.predict_many(there), strict=True))
+    found = dict(zip(there, client.predict_many(there, options.group), strict=True))
     answers = [found.get(path) or _unreadable(path) for path in options.photos]
     for path, answer in zip(options.photos, answers, strict=True):
         if options.json:
@@ -114,7 +118,7 @@ _BY = {"credential": "  (by its Content Credentials)", "mark": "  (by an unsigne
 
 
 def _explain(client: Client, options: argparse.Namespace) -> int:
-    found = client.explain(options.photo)
+    found = client.explain(options.photo, options.group)
     options.out.write_bytes(found.heatmap)
     print(f"{_line(options.photo, found.prediction)}\n{options.out}: red speaks for AI-generated, blue for real")
     return 0
@@ -132,7 +136,9 @@ def _feedback(client: Client, options: argparse.Namespace) -> int:
 
 
 def _folder(client: Client, options: argparse.Namespace) -> int:
-    rows = score_folder(client, options.folder, options.out, concurrency=options.concurrency, batch=options.batch)
+    rows = score_folder(
+        client, options.folder, options.out, concurrency=options.concurrency, batch=options.batch, group=options.group
+    )
     decisions, errors = (Counter(row[name] for row in rows if row[name]) for name in ("decision", "error_type"))
     said = ", ".join(f"{count} {name}" for name, count in [*decisions.most_common(), *errors.most_common()])
     print(f"{options.out}: {len(rows)} photos ({said or 'none found'})")

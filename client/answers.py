@@ -81,6 +81,7 @@ class Prediction(_Answer):
     notes: list[str] = []
     model: str | None = None
     model_version: str
+    calibration: Literal["released", "shop"] = "released"
     request_id: str
 
 

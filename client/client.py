@@ -55,38 +55,39 @@ class Client:
         self._service = Service(url, api_key)
         self._patiently = partial(patiently, patience, say)
 
-    def predict(self, photo: Photo, request_id: str | None = None) -> Prediction:
+    def predict(self, photo: Photo, request_id: str | None = None, group: str | None = None) -> Prediction:
         """Is this photo real or AI-generated?
 
         Args:
             photo: path of a JPEG, PNG, WebP, AVIF or HEIC file, or its bytes.
             request_id: your own name for it, at most 128 letters, digits, `.`, `_` or `-`; feedback is exported by it.
+            group: of the shop's photos, where its own calibration has groups: theirs are the thresholds.
 
         Raises:
             ServiceError: the service refuses the photo, or cannot answer.
             OSError: the file cannot be read.
         """
-        return self._ask(Prediction, self._service.predict, photo, request_id)
+        return self._ask(Prediction, self._service.predict, photo, request_id, group)
 
-    def predict_many(self, photos: Iterable[Photo]) -> list[Answer]:
+    def predict_many(self, photos: Iterable[Photo], group: str | None = None) -> list[Answer]:
         """Answer for any number of photos, in their order; a bad one is a `Failure` and fails no other.
 
         Raises:
             ServiceError: the service cannot answer.
             OSError: a file cannot be read.
         """
-        return [answer for batch in batches(list(photos)) for answer in self.predict_batch(batch)]
+        return [answer for batch in batches(list(photos)) for answer in self.predict_batch(batch, group)]
 
-    def predict_batch(self, photos: Sequence[Photo]) -> list[Answer]:
+    def predict_batch(self, photos: Sequence[Photo], group: str | None = None) -> list[Answer]:
         """As `predict_many`, in one request: at most 20 photos and 50 MB, unless the service allows more."""
-        answer = self._ask(_Batch, self._service.batch, photos)
+        answer = self._ask(_Batch, self._service.batch, photos, group)
         # An older service has one model, and names its version once for the whole batch.
         items = ({"model_version": answer.model_version} | item for item in answer.results)
         return [self._typed(Failure, item) if item.get("error") else self._typed(Prediction, item) for item in items]
 
-    def explain(self, photo: Photo) -> Explanation:
+    def explain(self, photo: Photo, group: str | None = None) -> Explanation:
         """As `predict`, and which places of the photo speak for it."""
-        answer = self._ask(_Explained, self._service.explain, photo)
+        answer = self._ask(_Explained, self._service.explain, photo, group)
         return Explanation(prediction=answer, heatmap=base64.b64decode(answer.heatmap_base64))
 
     def feedback(self, request_id: str, label: Label) -> Feedback:

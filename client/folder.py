@@ -8,9 +8,10 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -20,23 +21,26 @@ from tqdm import tqdm
 
 from client.answers import Answer, Failure, Prediction
 from client.client import Client
-from client.service import BATCH, ServiceError, batches
+from client.service import BATCH, Photo, ServiceError, batches
 
 SUFFIXES = frozenset({".avif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp"})
 COLUMNS = (
     "path", "decision", "decided_by", "prediction", "probability", "confidence", "in_domain", "domain_embedding",
     "domain_geometry", "trust", "c2pa_status", "c2pa_declares", "ai_markers", "marks", "notes", "model",
-    "model_version", "request_id", "error_type", "error",
+    "model_version", "calibration", "request_id", "error_type", "error",
 )  # fmt: skip
 
 Row = dict[str, Any]
+Ask = Callable[[Sequence[Photo]], list[Answer]]
 
 
 class FolderError(Exception):
     """The folder or the table cannot be used; the message says what to do."""
 
 
-def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 4, batch: int = BATCH) -> list[Row]:
+def score_folder(
+    client: Client, folder: Path, out: Path, *, concurrency: int = 4, batch: int = BATCH, group: str | None = None
+) -> list[Row]:
     """Score every JPEG, PNG, WebP, AVIF and HEIC file below a folder, each exactly once.
 
     Args:
@@ -46,13 +50,15 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
             there.
         concurrency: requests at a time.
         batch: photos in a request, at most.
+        group: of the shop's photos, where its own calibration has groups: theirs are the thresholds.
 
     Returns:
         The table's rows, sorted by path (relative to the folder, with `/`). A photo that cannot be scored is a row
         with its error.
 
     Raises:
-        FolderError: the folder cannot be read, the table is there already, or the journal is another folder's.
+        FolderError: the folder cannot be read, the table is there already, or the journal is another folder's or
+            group's.
         ServiceError: the service cannot answer; what is done stays done.
     """
     if out.suffix.lower() not in {".csv", ".parquet"}:
@@ -62,10 +68,10 @@ def score_folder(client: Client, folder: Path, out: Path, *, concurrency: int = 
     if out.exists():
         raise FolderError(f"{out} is there already: remove it, or name another file")
     names, _ = photos_of(folder)
-    with _journal(Path(f"{out}.journal"), folder) as (file, rows):
+    with _journal(Path(f"{out}.journal"), folder, group) as (file, rows):
         left = [name for name in names if name not in rows]
         with tqdm(total=len(names), initial=len(names) - len(left), unit=" photos") as bar:
-            for found in _ask(client, folder, left, concurrency, batch):
+            for found in _ask(partial(client.predict_batch, group=group), folder, left, concurrency, batch):
                 file.writelines(json.dumps(row) + "\n" for row in found)
                 file.flush()
                 rows |= {row["path"]: row for row in found}
@@ -141,7 +147,7 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
 
 
 @contextmanager
-def _journal(path: Path, folder: Path) -> Iterator[tuple[TextIOWrapper, dict[str, Row]]]:
+def _journal(path: Path, folder: Path, group: str | None) -> Iterator[tuple[TextIOWrapper, dict[str, Row]]]:
     """Open the journal, one process at a time; yield it and what it holds. A torn last line is cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
@@ -152,21 +158,25 @@ def _journal(path: Path, folder: Path) -> Iterator[tuple[TextIOWrapper, dict[str
         file.seek(0)
         whole, newline, torn = file.read().rpartition("\n")
         head, *lines = whole.split("\n") if newline else [torn]  # a crash may have torn the first line, too
-        this = json.dumps({"folder": str(folder.resolve())})
+        here = {"folder": str(folder.resolve())} | ({"group": group} if group else {})
+        this = json.dumps(here)
         try:
-            other = json.loads(head if newline or not this.startswith(torn) else this)["folder"]
+            there = json.loads(head if newline or not this.startswith(torn) else this)
+            other, others_group = there["folder"], there.get("group")
             rows = {row["path"]: row for row in map(json.loads, lines)}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise FolderError(f"{path} is not a journal of this program: remove it, or name another OUT") from None
         if other != str(folder.resolve()):
             raise FolderError(f"{path} is of another folder, {other}: remove it, or name another OUT")
+        if others_group != group:
+            raise FolderError(f"{path} is of --group {others_group}: give that, remove it, or name another OUT")
         file.truncate(len((whole + newline).encode()))
         if not newline:
             file.write(this + "\n")
         yield file, rows
 
 
-def _ask(client: Client, folder: Path, names: Sequence[str], concurrency: int, batch: int) -> Iterator[list[Row]]:
+def _ask(ask: Ask, folder: Path, names: Sequence[str], concurrency: int, batch: int) -> Iterator[list[Row]]:
     """Yield rows as they come, a batch's at a time."""
     todo = batches(names, batch, lambda name: _size(folder / name))
     threads = ThreadPoolExecutor(concurrency)
@@ -174,7 +184,7 @@ def _ask(client: Client, folder: Path, names: Sequence[str], concurrency: int, b
     try:
         while True:
             more = islice(todo, concurrency - len(asked))
-            asked |= {threads.submit(_score, client, folder, some) for some in more}
+            asked |= {threads.submit(_score, ask, folder, some) for some in more}
             if not asked:
                 return
             done, asked = wait(asked, return_when=FIRST_COMPLETED)
@@ -197,7 +207,7 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
+def _score(ask: Ask, folder: Path, names: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     photos: dict[str, bytes] = {}
     for name in names:
@@ -207,19 +217,19 @@ def _score(client: Client, folder: Path, names: Sequence[str]) -> list[Row]:
             rows.append(_row(name, Failure(error=error.strerror or str(error), error_type="unreadable")))
     if not photos:
         return rows
-    answers = _answers(client, list(photos.values()))
+    answers = _answers(ask, list(photos.values()))
     return rows + [_row(name, answer) for name, answer in zip(photos, answers, strict=True)]
 
 
-def _answers(client: Client, photos: list[bytes]) -> list[Answer]:
+def _answers(ask: Ask, photos: list[bytes]) -> list[Answer]:
     """Ask for a batch. If that fails, ask photo by photo, so that one photo cannot stop the others."""
     try:
-        return client.predict_batch(photos)
+        return ask(photos)
     except ServiceError as error:
         if error.status not in {413, 500}:
             raise
         if len(photos) > 1:
-            return [answer for photo in photos for answer in _answers(client, [photo])]
+            return [answer for photo in photos for answer in _answers(ask, [photo])]
         return [Failure(error=str(error), error_type=error.error or "refused")]
 
 

@@ -59,18 +59,19 @@ class Service:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, photo: Photo, request_id: str | None = None) -> dict[str, Any]:
+    def predict(self, photo: Photo, request_id: str | None = None, group: str | None = None) -> dict[str, Any]:
         """Return the answer for one photo."""
         headers = {"X-Request-ID": request_id} if request_id else None
-        return self._ask("POST", "/predict", files={"file": _file(photo)}, headers=headers)
+        return self._ask("POST", "/predict", files={"file": _file(photo)}, data=_form(group), headers=headers)
 
-    def explain(self, photo: Photo) -> dict[str, Any]:
+    def explain(self, photo: Photo, group: str | None = None) -> dict[str, Any]:
         """Return the answer for one photo, with its heat map."""
-        return self._ask("POST", "/predict/explain", files={"file": _file(photo)})
+        return self._ask("POST", "/predict/explain", files={"file": _file(photo)}, data=_form(group))
 
-    def batch(self, photos: Sequence[Photo]) -> dict[str, Any]:
+    def batch(self, photos: Sequence[Photo], group: str | None = None) -> dict[str, Any]:
         """Return the answers for at most `BATCH` photos."""
-        return self._ask("POST", "/predict/batch", files=[("files", _file(photo)) for photo in photos])
+        files = [("files", _file(photo)) for photo in photos]
+        return self._ask("POST", "/predict/batch", files=files, data=_form(group))
 
     def feedback(self, request_id: str, label: str) -> dict[str, Any]:
         """Say what a photo is."""
@@ -121,6 +122,10 @@ class Service:
         if answer.status_code != 200:
             raise _refusal(answer)
         return answer
+
+
+def _form(group: str | None) -> dict[str, str] | None:
+    return {"group": group} if group else None
 
 
 def batches(photos: Iterable[P], most: int = BATCH, size_of: Callable[[P], int] | None = None) -> Iterator[list[P]]:

@@ -18,15 +18,15 @@ from service.http.state import AppState
 from service.log.tables import EMBEDDING_COMPONENTS, now
 from service.models import images
 from service.models.choice import choose
-from service.models.decision import Verdict, judge
-from service.models.detector import Detector, Scores
+from service.models.detector import Scores
 from service.models.heatmap import overlay
+from service.models.shop import Decided, InForce
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.provenance import Provenance, provenance
 
 logger = logging.getLogger(__name__)
 
-Models = Mapping[str, Detector]
+Models = Mapping[str, InForce]
 
 OUR_FAULT = "internal_error"  # the short name of what went wrong here, and not in the file
 _OUR_FAULT = "the photo could not be processed; the fault is the service's, and its log says what it was"
@@ -37,7 +37,7 @@ class Prepared:
     """What is kept of one decoded photo.
 
     Attributes:
-        detector: the model that answers.
+        by: the model that answers, and its thresholds.
         pixels: as that model takes them: uint8 [H, W, 3], or [V, H, W, 3].
         width: of the upright photo, in pixels.
         height: likewise.
@@ -46,7 +46,7 @@ class Prepared:
         notes: what was passed over in the file, in words.
     """
 
-    detector: Detector
+    by: InForce
     pixels: images.Uint8
     width: int
     height: int
@@ -66,14 +66,14 @@ def predict_one(data: bytes, request_id: str, models: Models, state: AppState) -
 
 def explain_one(data: bytes, request_id: str, models: Models, state: AppState) -> schemas.ExplainResponse:
     """Answer for one file, and say why; errors as `predict_one`."""
-    answer, image, detector, scores = _predict(data, request_id, models, state)
-    picture = base64.b64encode(overlay(image, *detector.explain(image, scores))).decode()
+    answer, image, by, scores = _predict(data, request_id, models, state)
+    picture = base64.b64encode(overlay(image, *by.detector.explain(image, scores))).decode()
     return schemas.ExplainResponse(**answer.model_dump(), heatmap_base64=picture)
 
 
 def _predict(
     data: bytes, request_id: str, models: Models, state: AppState
-) -> tuple[schemas.PredictResponse, Image.Image, Detector, Scores]:
+) -> tuple[schemas.PredictResponse, Image.Image, InForce, Scores]:
     """Return the answer for one file; the photo, upright, mode RGB, at its own size; its model, and what that said."""
     with metrics.LATENCY.time():
         photo, image = prepare(data, models, state)
@@ -81,7 +81,7 @@ def _predict(
     answer = schemas.PredictResponse(
         **dict(verdict), inference_time_ms=round(scores.inference_ms, 3), request_id=request_id
     )
-    return answer, image, photo.detector, scores
+    return answer, image, photo.by, scores
 
 
 def predict_many(
@@ -100,7 +100,7 @@ def predict_many(
         for place, (_, data) in enumerate(batch):
             try:
                 photo, _ = prepare(data, models, state)
-                groups.setdefault(photo.detector.name, {})[place] = photo
+                groups.setdefault(photo.by.detector.name, {})[place] = photo
             except ImageError as error:
                 fields[place] = {"error": error.message, "error_type": error.error_type}
             except Exception:
@@ -120,8 +120,8 @@ def predict_many(
         successful=len(batch) - failed,
         failed=failed,
         total_inference_time_ms=round(elapsed, 3),
-        model=first.name,
-        model_version=first.version,
+        model=first.detector.name,
+        model_version=first.detector.version,
         request_id=request_id,
     )
 
@@ -159,12 +159,12 @@ def prepare(data: bytes, models: Models, state: AppState) -> tuple[Prepared, Ima
     try:
         photo, said = _read(data, state)
         width, height = photo.image.size
-        detector = models[choose({name: model.card for name, model in models.items()}, width, height)]
-        pixels = detector.prepare(photo.image)
+        by = models[choose({name: model.detector.card for name, model in models.items()}, width, height)]
+        pixels = by.detector.prepare(photo.image)
     except Exception as error:
         _count_refused(error.error_type if isinstance(error, ImageError) else OUR_FAULT)
         raise
-    return Prepared(detector, pixels, width, height, photo.jpeg_quality, said, list(photo.notes)), photo.image
+    return Prepared(by, pixels, width, height, photo.jpeg_quality, said, list(photo.notes)), photo.image
 
 
 def _read(data: bytes, state: AppState) -> tuple[Photo, Provenance]:
@@ -178,7 +178,7 @@ def _read(data: bytes, state: AppState) -> tuple[Photo, Provenance]:
     return photo, provenance(credential, *marks.read(photo.metadata))
 
 
-def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppState) -> tuple[list[Verdict], Scores]:
+def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppState) -> tuple[list[Decided], Scores]:
     """Score photos in one forward pass, decide, and queue a log row for each.
 
     Args:
@@ -189,12 +189,11 @@ def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppStat
     Returns:
         One verdict for each photo, in order, and the model's scores.
     """
-    detector = photos[0].detector
+    by = photos[0].by
     pixels = np.stack([photo.pixels for photo in photos])
-    scores = detector.score(pixels)
+    scores = by.detector.score(pixels)
     verdicts = [
-        judge(
-            detector,
+        by.judge(
             scores,
             row,
             width=photo.width,
@@ -216,7 +215,7 @@ def score(photos: Sequence[Prepared], request_ids: Sequence[str], state: AppStat
 def _log_rows(
     photos: Sequence[Prepared],
     request_ids: Sequence[str],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Decided],
     scores: Scores,
     statistics: Mapping[str, images.Float32],
 ) -> list[dict[str, Any]]:
@@ -240,9 +239,11 @@ def _log_rows(
             "height": photo.height,
             "jpeg_quality": photo.jpeg_quality,
             "credential": photo.provenance.c2pa.status if photo.provenance.c2pa else None,
-            "ai_prior": photo.detector.ai_prior,
-            "flag_threshold": photo.detector.thresholds.flag,
-            "clear_threshold": photo.detector.thresholds.clear,
+            "ai_prior": photo.by.detector.ai_prior,
+            "flag_threshold": photo.by.detector.thresholds.flag,
+            "clear_threshold": photo.by.detector.thresholds.clear,
+            "calibration": photo.by.calibration,
+            "shop_group": photo.by.group,
         }
         for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
     ]

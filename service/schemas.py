@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from service.models.card import HeatmapKind
-from service.models.decision import Decision, Prediction, Verdict
+from service.models.decision import Decision, Prediction
+from service.models.shop import Calibration, Decided
 from service.photo.provenance import CredentialStatus
 
 
@@ -27,7 +28,7 @@ class Error(Schema):
     error_class: Literal["client_error", "server_error"]
 
 
-class PredictResponse(Verdict):
+class PredictResponse(Decided):
     """One photo's answer."""
 
     inference_time_ms: float = Field(ge=0, description="time in the model alone")
@@ -53,9 +54,9 @@ def _optional(schema: type[BaseModel]) -> type[BaseModel]:
 
 
 if TYPE_CHECKING:
-    _OptionalVerdict = Verdict
+    _OptionalVerdict = Decided
 else:
-    _OptionalVerdict = _optional(Verdict)
+    _OptionalVerdict = _optional(Decided)
 
 
 class BatchItem(_OptionalVerdict):
@@ -98,6 +99,8 @@ class LoggedPrediction(Schema):
     ai_prior: float | None = Field(description="null here and below: the row is from before it was logged")
     flag_threshold: float | None = Field(description="in domain, flagged at or above it and 0.5")
     clear_threshold: float | None = Field(description="in domain, cleared below it and 0.5")
+    calibration: Calibration | None = Field(description="whose thresholds they were: the model's, or the shop's own")
+    group: str | None = Field(description="of the shop's photos, whose thresholds they were; null: of no group")
     brightness: float = Field(description="mean luma of the pixels that the model saw, 0 to 1")
     contrast: float = Field(description="its standard deviation")
     sharpness: float = Field(description="standard deviation of its Laplacian")
@@ -149,6 +152,24 @@ class HealthResponse(Schema):
     request_id: str
 
 
+class GroupFacts(Schema):
+    """The promise to one group of a shop's photos."""
+
+    flag: float = Field(description="flag from this probability on, and from 0.5 on")
+    upper: float = Field(description="with a probability of 95 % no more of its real photos are flagged")
+    photos: int = Field(description="real ones that it comes from")
+    products: int = Field(description="that they show; these count")
+
+
+class ShopFacts(GroupFacts):
+    """The promise to a shop, from its own real photos."""
+
+    made_at: str
+    recall: float = Field(description="share of AI images that the release's evaluation finds at this threshold")
+    groups: dict[str, GroupFacts] = Field(description="those that the form field `group` may name")
+    out_of_domain: float = Field(description="share of the shop's photos that the model does not know; never flagged")
+
+
 class Thresholds(Schema):
     """Where decisions begin."""
 
@@ -156,6 +177,8 @@ class Thresholds(Schema):
     ai_prior: float = Field(description="share of AI images that probabilities assume")
     flag: float = Field(description="flag from this probability on, and from 0.5 on")
     clear: float = Field(description="clear below this probability, and below 0.5")
+    calibration: Calibration = Field(description="whose they are: the model's, or the shop's own")
+    shop: ShopFacts | None = Field(description="of the shop's own; null: they are the model's")
 
 
 class ModelFacts(Schema):

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     )
     ai_prior: float = Field(default=0.5, gt=0, lt=1, description="share of AI images that probabilities assume")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="share of real photos that may be flagged")
+    calibration: Path | None = Field(
+        default=None, description="file that 'python -m tools.calibrate' wrote: thresholds of a shop's own"
+    )
 
     c2pa_trust_anchors: Path | None = Field(
         default=None,

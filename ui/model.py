@@ -67,8 +67,21 @@ def described(card: dict[str, Any]) -> list[tuple[str, Any]]:
             f"scores from {max(0.5, limits['flag']):.4f}, as at most {limits['alpha']:.1%} of real photos have",
         ),
         ("Clears", f"scores below {min(0.5, limits['clear']):.4f}"),
+        ("Thresholds", promise(limits)),
         ("File", f"SHA-256 {card['sha256']}"),
     ]
+
+
+def promise(limits: dict[str, Any]) -> str:
+    """Say whose thresholds they are, and what they promise."""
+    if (shop := limits.get("shop")) is None:  # an older service knows no other than the release's
+        return words.THRESHOLDS["released"]
+    groups = f"; groups: {', '.join(shop['groups'])}" if shop["groups"] else ""
+    return (
+        f"{words.THRESHOLDS['shop']}, {shop['photos']:,} of {shop['products']:,} products, {shop['made_at']}; with "
+        f"95 % confidence at most {shop['upper']:.1%} of real photos like them are flagged; of the AI images of the "
+        f"release's evaluation {shop['recall']:.0%} are{groups}"
+    )
 
 
 def measured(card: dict[str, Any]) -> list[list[str]]:

@@ -11,6 +11,10 @@ from PIL import Image, ImageOps
 
 register_heif_opener()
 
+THRESHOLDS = {
+    "released": "the release's: set on photos of other catalogues",
+    "shop": "this shop's own: set on its own real photos",
+}
 LABELS = {"real": "real", "ai_generated": "AI-generated"}
 _MEANING = {
     "flag": "Flag it: few real photos get this answer.",
@@ -156,6 +160,7 @@ def verdict(answer: dict[str, Any]) -> str:
         ("Confidence", confidence),
         *(("Passed over", note) for note in answer.get("notes", [])),
         ("Model", model(answer)),
+        ("Thresholds", THRESHOLDS[answer.get("calibration", "released")]),  # an older service has the release's alone
         ("Request", answer["request_id"]),
     ])  # fmt: skip
     bar = (

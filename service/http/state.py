@@ -9,6 +9,7 @@ from service.http.errors import ApiError
 from service.http.work_queue import WorkQueue
 from service.log.prediction_log import PredictionLog
 from service.models.detector import Detector
+from service.models.shop import InForce, ShopCalibration, in_force
 from service.models.store import ModelStore
 from service.photo.credentials import CredentialReader
 from service.settings import Settings
@@ -50,6 +51,26 @@ class AppState:
         if not (models := self.store.models):
             raise ApiError(503, "model_not_loaded", NOT_LOADED)
         return models
+
+    def in_force(self, group: str | None = None) -> Mapping[str, InForce]:
+        """Return the models in service by name, each with the thresholds that decide now.
+
+        Args:
+            group: of the shop's photos; its thresholds decide, where a shop's calibration is in service.
+
+        Raises:
+            ApiError: 503, there is no model; 422, nobody calibrated that group.
+        """
+        models, shop = self.models(), self.store.shop
+        if group and (shop is None or not shop.knows(group)):
+            raise ApiError(422, "unknown_group", f"group: {_unknown(group, shop)}")
+        return {name: in_force(detector, shop, group) for name, detector in models.items()}
+
+
+def _unknown(group: str, shop: ShopCalibration | None) -> str:
+    if shop is None:
+        return "no shop's calibration is in service (CALIBRATION): leave the field out"
+    return f"nobody calibrated '{group[:100]}': {shop.groups_in_words()}"
 
 
 def start_worker(settings: Settings) -> AppState:

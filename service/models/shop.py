@@ -1,14 +1,20 @@
-"""A shop's own calibration: thresholds from its own real photos, beside those of the model's card.
+"""A shop's own calibration: thresholds from its own real photos, in the place of those of the model's card.
 
-`python -m tools.calibrate` writes it. The service does not take it yet.
+`python -m tools.calibrate` writes it, the setting CALIBRATION and the option --calibration of bulk scoring name it.
 """
 
+import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.models.card import Card, ModelError
+from service.models.decision import Thresholds, Verdict, judge, shift_prior
+from service.models.detector import Detector, Scores
+
+Calibration = Literal["released", "shop"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -92,6 +98,17 @@ class ShopCalibration(_Part):
     marked: Share
     dropped: Count = 0
 
+    def knows(self, group: str) -> bool:
+        """Tell whether a group was calibrated, alone or with others."""
+        return group in self.groups or group in self.small_groups
+
+    def groups_in_words(self) -> str:
+        """Say which groups may be named."""
+        known = sorted({*self.groups, *self.small_groups})
+        if not known:
+            return "there are no groups: name none"
+        return f"name one of {', '.join(known[:20])}{', …' if len(known) > 20 else ''}, or none"
+
     def promises(self, group: str | None) -> Promises | None:
         """Return what is promised of photos of a group; None: nobody calibrated it."""
         if not group:
@@ -99,6 +116,15 @@ class ShopCalibration(_Part):
         if group in self.small_groups:
             return self.rest or self.shop
         return self.groups.get(group)
+
+    def promises_at(self, group: str | None, alpha: float) -> Promises:
+        """Return what is promised of photos of a group, where that holds a promise at `alpha`.
+
+        Of a group that nobody calibrated, or that has too few products for this alpha, it is what is promised of the
+        whole shop; `check` has made sure that there is such a promise.
+        """
+        found = self.promises(group)
+        return found if found is not None and alpha in found.promises else self.shop
 
     def check(self, card: Card, sha256: str, alpha: float) -> None:
         """Make sure that it can serve with a model.
@@ -121,6 +147,57 @@ class ShopCalibration(_Part):
             needed = self.shop.needed.get(alpha)
             more = f" ({needed} products are needed, it has {self.shop.products})" if needed else ""
             raise ModelError(f"it promises nothing at ALPHA={alpha:g}{more}: choose one of {found}")
+
+
+class Decided(Verdict):
+    """What is said about one photo, and whose thresholds decided."""
+
+    calibration: Calibration = Field(
+        description="whose thresholds decided. shop: those of CALIBRATION, which promise something of this shop's own "
+        "photos; released: the model's, which come from other catalogues"
+    )
+
+
+@dataclass(frozen=True)
+class InForce:
+    """A model, and the thresholds that decide by it.
+
+    Attributes:
+        detector: the model, with these thresholds.
+        calibration: whose they are.
+        group: the shop's group whose they are; None: the whole shop's, or the model's.
+        upper: with a probability of 95 % no more than this share of the shop's real photos is flagged; None: the
+            thresholds are the model's.
+    """
+
+    detector: Detector
+    calibration: Calibration = "released"
+    group: str | None = None
+    upper: float | None = None
+
+    def judge(self, scores: Scores, row: int, **more: Any) -> Decided:
+        """Return what is said about one photo; arguments as of `service.models.decision.judge`."""
+        return Decided(**dict(judge(self.detector, scores, row, **more)), calibration=self.calibration)
+
+
+def in_force(detector: Detector, shop: ShopCalibration | None, group: str | None = None) -> InForce:
+    """Return the thresholds that decide by a model.
+
+    Args:
+        detector: the model.
+        shop: a calibration that was checked with a model; where it is another one, that model's own thresholds decide.
+        group: of the photos; one that nobody calibrated gets the whole shop's thresholds.
+    """
+    if shop is None or shop.model_sha256 != detector.sha256:
+        return InForce(detector)
+    promise = shop.promises_at(group, detector.alpha).promises[detector.alpha]
+    calibrated = copy.copy(detector)
+    calibrated.thresholds = Thresholds(
+        flag=shift_prior(promise.flag, detector.ai_prior, detector.card.calibration.prior_ai),
+        clear=detector.thresholds.clear,
+    )
+    known = group if group and shop.knows(group) else None
+    return InForce(calibrated, "shop", known, promise.upper)
 
 
 def read_calibration(path: Path) -> ShopCalibration:

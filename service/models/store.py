@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from service import metrics
 from service.models.card import CARD, ENCODERS, MODEL, ModelError, read_card
 from service.models.choice import overlap
 from service.models.detector import Detector
+from service.models.shop import ShopCalibration, read_calibration
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -18,27 +20,46 @@ logger = logging.getLogger(__name__)
 _MOST_THREADS = 4  # of one forward pass: for a small network more of them wait for each other
 _SETTLED = 1.0  # seconds that new files must have been left alone
 _ONE_MODEL = "MODEL_PATH"  # stands for the folder's name where that setting names the only model
+CALIBRATION = "CALIBRATION"  # stands for a model's name where the shop's calibration is refused
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
+Held = TypeVar("Held")
 
 
 @dataclass
-class _Place:
-    """Where a model lies.
+class _Files(Generic[Held]):
+    """Files that may be replaced, and what was made of them.
 
     Attributes:
-        path: the model's folder, or a bare ONNX file.
-        detector: the last that could be loaded from there.
+        held: the last that could be loaded from there.
         fault: why the files that lie there now are not in service.
-        seen: the stamp of the files that `detector` and `fault` are about.
+        seen: the stamp of the files that `held` and `fault` are about.
         waiting: the stamp of newer files, and since when they lie there so.
     """
 
-    path: Path
-    detector: Detector | None = None
+    held: Held | None = None
     fault: str | None = None
     seen: Stamp | None = None
     waiting: tuple[Stamp, float] | None = None
+
+    def are_new(self, now: Stamp, settled: float) -> bool:
+        """Tell whether there are other files than those seen, which have been left alone for `settled` seconds."""
+        if now == self.seen:
+            return False
+        if self.waiting is None or self.waiting[0] != now:
+            self.waiting = (now, time.monotonic())
+        return time.monotonic() - self.waiting[1] >= settled
+
+    def note(self, now: Stamp, held: Held | None, fault: str | None) -> None:
+        """Keep what was made of the files with this stamp; what was held before stays where nothing could be made."""
+        self.held, self.fault, self.seen, self.waiting = held or self.held, fault, now, None
+
+
+@dataclass
+class _Place(_Files[Detector]):
+    """Where a model lies: its folder, or a bare ONNX file."""
+
+    path: Path = Path()
 
 
 class ModelStore:
@@ -46,7 +67,9 @@ class ModelStore:
 
     Attributes:
         models: by name, in alphabetical order; replaced as a whole, never changed.
-        refused: why the files of a model are not in service, by its name, or by its folder's where none is in service.
+        refused: why the files of a model are not in service, by its name, or by its folder's where none is in service;
+            and why the file of CALIBRATION is not, by that name.
+        shop: the shop's own calibration, which was checked with the model that it belongs to; None: there is none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,6 +78,8 @@ class ModelStore:
         self._places: dict[str, _Place] = {}
         self.models: Mapping[str, Detector] = {}
         self.refused: Mapping[str, str] = {}
+        self.shop: ShopCalibration | None = None
+        self._calibration = _Files[ShopCalibration]()
         if settings.model_path is not None:
             logger.warning("MODEL_PATH names the only model in service: unset it, and set MODELS to a folder of models")
         self.update(settled=0)
@@ -71,30 +96,27 @@ class ModelStore:
         fault = None
         try:
             for key, path in model_folders(self._settings).items():
-                self._places.setdefault(key, _Place(path)).path = path
+                self._places.setdefault(key, _Place(path=path)).path = path
         except ModelError as error:
             fault = str(error)
         else:
             for key, place in self._places.items():
                 self._reload(key, place, settled)
+        self._read_calibration(settled)
         self._publish({} if fault is None else {"MODELS": fault}, starting=settled == 0)
 
     def _reload(self, key: str, place: _Place, settled: float) -> None:
         now = stamp(place.path)
-        if now == place.seen:
+        if not place.are_new(now, settled):
             return
-        if place.waiting is None or place.waiting[0] != now:
-            place.waiting = (now, time.monotonic())
-        if time.monotonic() - place.waiting[1] < settled:
-            return
-        detector, fault = place.detector, None
+        detector, fault = None, None
         try:
             detector = self._load(key, place.path)
         except ModelError as error:
             fault = str(error)
         if settled and stamp(place.path) != now:
             return  # it changed meanwhile: the next call sees it whole
-        place.detector, place.fault, place.seen, place.waiting = detector, fault, now, None
+        place.note(now, detector, fault)
 
     def _load(self, key: str, path: Path) -> Detector:
         if key != _ONE_MODEL and path.is_dir() and (name := read_card(path).name) != key:
@@ -102,11 +124,49 @@ class ModelStore:
         threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.workers))
         return Detector(path, alpha=self._settings.alpha, ai_prior=self._settings.ai_prior, threads=threads)
 
+    def _read_calibration(self, settled: float) -> None:
+        """Read the shop's calibration where its file is new and was left alone."""
+        path = self._settings.calibration
+        if path is None or not self._calibration.are_new(now := (_stat(path),), settled):
+            return
+        shop, fault = None, None
+        try:
+            shop = read_calibration(path)
+        except ModelError as error:
+            fault = f"CALIBRATION: {error}"
+        self._calibration.note(now, shop, fault)
+
+    def _calibrated(self) -> tuple[ShopCalibration | None, str | None]:
+        """Return the calibration that serves with the models as they are, and why the file's is another one.
+
+        The file's own, where it belongs to a model in service; else the one before it, as long as that does.
+        """
+        fault = self._calibration.fault
+        for shop in filter(None, (self._calibration.held, self.shop)):
+            if (wrong := self._misfit(shop)) is None:
+                return shop, fault
+            fault = fault or f"CALIBRATION={self._settings.calibration}: {wrong}"
+        return None, fault
+
+    def _misfit(self, shop: ShopCalibration) -> str | None:
+        if (detector := self.models.get(shop.model)) is None:
+            return f"it is for {shop.model}, and no such model is in service"
+        try:
+            shop.check(detector.card, detector.sha256, detector.alpha)
+        except ModelError as error:
+            return str(error)
+        return None
+
     def _publish(self, refused: dict[str, str], *, starting: bool) -> None:
         """Put what was loaded into service, and log what changed."""
-        before, faults = self.models, self.refused
+        before, faults, shop = self.models, self.refused, self.shop
         self.models = models = self._fitting(refused)
+        self.shop, fault = self._calibrated()
+        if fault is not None:
+            refused[CALIBRATION] = fault
         self.refused = refused
+        if self.shop is not shop:
+            self._note_shop(starting=starting)
         for name in sorted({*models, *before}):
             self._note_served(name, before.get(name), models.get(name), starting=starting)
         for name, fault in refused.items():
@@ -130,19 +190,19 @@ class ModelStore:
             return next((other for other in models.values() if overlap(known, other.card.domain.geometry)), None)
 
         served = self.models.values()
-        places = sorted(self._places.items(), key=lambda each: (each[1].detector not in served, each[0]))
+        places = sorted(self._places.items(), key=lambda each: (each[1].held not in served, each[0]))
         for key, place in places:
-            name = place.detector.name if place.detector else key
+            name = place.held.name if place.held else key
             if place.fault is not None:
                 refused[name] = place.fault
-            if place.detector is None:
+            if place.held is None:
                 continue
-            if (other := rival(place.detector)) is not None:
+            if (other := rival(place.held)) is not None:
                 refused[name] = (
                     f"{place.path} claims sizes of photos that {other.name} claims too: give each model a "
                     "domain.geometry of its own"
                 )
-            for detector in (place.detector, self.models.get(name)):
+            for detector in (place.held, self.models.get(name)):
                 if detector is not None and rival(detector) is None:
                     models[name] = detector
                     break
@@ -161,8 +221,29 @@ class ModelStore:
             metrics.SWAPS.labels(name, "done").inc()
             logger.warning("%s: version %s is in service now, sha256 %s", name, now.version, now.sha256)
 
+    def _note_shop(self, *, starting: bool) -> None:
+        for result in ("done", "refused"):
+            metrics.SWAPS.labels(CALIBRATION, result)
+        metrics.LOADED.labels(CALIBRATION).set(self.shop is not None)
+        if self.shop is None:
+            logger.critical("no calibration is in service any more: the thresholds of the models' cards decide")
+            return
+        if not starting:
+            metrics.SWAPS.labels(CALIBRATION, "done").inc()
+        logger.warning(
+            "the thresholds of %s are the shop's own now: from %d photos, made at %s",
+            self.shop.model,
+            self.shop.shop.photos,
+            self.shop.made_at,
+        )
+
     def _note_refused(self, name: str, fault: str, *, starting: bool) -> None:
-        if name in self.models:
+        there = name in self.models
+        if name == CALIBRATION:
+            there = self.shop is not None
+            stays = f"that of {self.shop.made_at} stays in service" if self.shop else ""
+            serving = stays or "the thresholds of the models' cards decide"
+        elif there:
             serving = f"{name} {self.models[name].version} stays in service"
         elif self.models:
             serving = f"in service: {', '.join(self.models)}"
@@ -171,7 +252,7 @@ class ModelStore:
         logger.critical("%s; %s", fault, serving)
         if not starting:
             metrics.SWAPS.labels(name, "refused").inc()
-        if name not in self.models:
+        if not there:
             metrics.LOADED.labels(name).set(False)
 
 

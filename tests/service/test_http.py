@@ -41,7 +41,7 @@ def test_every_kind_of_photo_is_answered(client: TestClient, name: str) -> None:
     body = answer.json()
     assert set(body) == {
         *("prediction", "probability", "confidence", "inference_time_ms", "model", "model_version", "request_id"),
-        *("decision", "decided_by", "in_domain", "domain", "provenance", "notes"),
+        *("decision", "decided_by", "in_domain", "domain", "provenance", "notes", "calibration"),
     }
     assert body["request_id"] == answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", body["request_id"])

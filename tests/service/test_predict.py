@@ -46,7 +46,7 @@ def test_an_unexpected_failure_is_its_items_error(
     monkeypatch.setattr(predict, "decode", read)
     before = refused(OUR_FAULT)
     with caplog.at_level(logging.ERROR):
-        answer = predict_many(BATCH, "one", state.models(), state)
+        answer = predict_many(BATCH, "one", state.in_force(), state)
     assert [item.error_type for item in answer.results] == [None, OUR_FAULT, None]
     assert (answer.successful, answer.failed) == (2, 1)
     assert answer.results[2].probability is not None
@@ -54,7 +54,7 @@ def test_an_unexpected_failure_is_its_items_error(
     assert "photo one:1 could not be processed" in caplog.text
     assert "what nobody thought of" in caplog.text
     with pytest.raises(IndexError):
-        predict_one(POISON, "two", state.models(), state)
+        predict_one(POISON, "two", state.in_force(), state)
     assert refused(OUR_FAULT) == before + 2
 
 
@@ -69,7 +69,7 @@ def test_a_photo_that_the_model_fails_on_fails_alone(state: AppState, monkeypatc
 
     monkeypatch.setattr(Detector, "score", score)
     counted = metrics.total("aidetect_predictions_total", status="success")
-    answer = predict_many(BATCH, "one", state.models(), state)
+    answer = predict_many(BATCH, "one", state.in_force(), state)
     assert [item.error_type for item in answer.results] == [None, OUR_FAULT, None]
     assert metrics.total("aidetect_predictions_total", status="success") == counted + 2
     assert answer.total_inference_time_ms > 0
@@ -78,7 +78,7 @@ def test_a_photo_that_the_model_fails_on_fails_alone(state: AppState, monkeypatc
 def test_a_lossless_jpeg_is_answered_among_others(state: AppState) -> None:
     """It was a 500, and took its batch along."""
     batch = [("a.png", GOOD["png"]), ("odd.jpg", GOOD["lossless_jpeg"])]
-    answer = predict_many(batch, "one", state.models(), state)
+    answer = predict_many(batch, "one", state.in_force(), state)
     assert answer.failed == 0
 
 
@@ -89,7 +89,7 @@ def test_a_mark_sends_to_a_person_where_that_is_asked(tmp_path: Path) -> None:
     for marks in ("show", "review"):
         log = f"sqlite:///{tmp_path / marks}.db"
         state = start_worker(Settings(model_path=model, log_url=log, monitor=False, ai_marks=marks))
-        models = state.models()
+        models = state.in_force()
         answers = (predict_one(encode(photo(seed=seed)), "x", models, state) for seed in range(200))
         seed = next(seed for seed, answer in enumerate(answers) if answer.decision == "clear")
         marked = with_chunk(encode(photo(seed=seed)), b"tEXt", b"parameters\0a shoe, Steps: 2, Sampler: Euler")

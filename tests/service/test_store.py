@@ -68,7 +68,7 @@ def sized(*sizes: tuple[int, int]) -> list[tuple[str, bytes]]:
 
 def test_one_batch_gets_the_answers_of_two_models(state: AppState) -> None:
     batch = [*sized((32, 32), (100, 50)), ("bad.txt", BAD["text"][0]), *sized((33, 33), (300, 30))]
-    answer = predict_many(batch, "one", state.models(), state)
+    answer = predict_many(batch, "one", state.in_force(), state)
     assert [item.model for item in answer.results] == ["cifake", "wide", None, "cifake", "wide"]
     assert [item.filename for item in answer.results] == [name for name, _ in batch]
     assert [item.domain.geometry for item in answer.results if item.domain] == [True, True, False, True]
@@ -77,7 +77,7 @@ def test_one_batch_gets_the_answers_of_two_models(state: AppState) -> None:
     assert answer.failed == 1
     for item, (_, data) in zip(answer.results, batch, strict=True):
         if item.error is None:
-            alone = predict_one(data, "x", state.models(), state)
+            alone = predict_one(data, "x", state.in_force(), state)
             assert (item.model, item.model_version, item.decision) == (
                 alone.model, alone.model_version, alone.decision,
             )  # fmt: skip
@@ -267,7 +267,7 @@ def test_a_fault_of_a_photo_in_one_model_is_that_photos(state: AppState, monkeyp
         return whole(self, pixels)
 
     monkeypatch.setattr(Detector, "score", score)
-    answer = predict_many(sized((32, 32), (100, 50), (30, 30), (120, 60)), "one", state.models(), state)
+    answer = predict_many(sized((32, 32), (100, 50), (30, 30), (120, 60)), "one", state.in_force(), state)
     assert [item.error_type for item in answer.results] == [None, "internal_error", None, "internal_error"]
 
 

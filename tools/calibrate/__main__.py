@@ -302,7 +302,7 @@ def main() -> None:
     if dropped:
         print(_honest(found, everything, dropped))
     print(f"look at {out / SUSPICIOUS}.jpg: AI images among real photos raise the thresholds")
-    print(f"the thresholds are in {out / CALIBRATION}; the service does not take them yet")
+    print(f"in service with: CALIBRATION={out / CALIBRATION} make serve")
 
 
 def _honest(found: ShopCalibration, everything: Scored, dropped: int) -> str:

@@ -17,7 +17,7 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from service.models.card import CARD, MODEL, Card, ModelError
+from service.models.detector import Detector
+from service.models.shop import ShopCalibration, read_calibration
 from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from stages.common import StageError, only_one, run_command
 from tools.score.catalogue import survey
@@ -66,6 +68,8 @@ def plan(
     time_stamp_anchors: str = "",
     key_usages: tuple[str, ...] = KEY_USAGES,
     ai_marks: str = "show",
+    calibration: ShopCalibration | None = None,
+    group: str | None = None,
 ) -> Job:
     """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
 
@@ -81,9 +85,12 @@ def plan(
         time_stamp_anchors: likewise of C2PA_TIME_STAMP_ANCHORS.
         key_usages: likewise of C2PA_KEY_USAGES.
         ai_marks: as the service's AI_MARKS.
+        calibration: what is in the file of the service's CALIBRATION; None: the models' thresholds decide.
+        group: of the shop's photos; None: the whole shop's thresholds decide.
 
     Raises:
-        StageError: `out` holds something else, there is no photo, or the models or the anchors cannot be loaded.
+        StageError: `out` holds something else, there is no photo, the models or the anchors cannot be loaded, or the
+            calibration belongs to none of them or does not know the group.
     """
     fs, folder = url_to_fs(out)
     try:
@@ -91,12 +98,14 @@ def plan(
         paths = dict(zip(detectors, find_models(models), strict=True))
         files = {name: _files(path, detectors[name].card) for name, path in paths.items()}
         CredentialReader(trust_anchors, time_stamp_anchors=time_stamp_anchors, key_usages=key_usages)
+        _check(calibration, group, detectors)
     except (ModelError, OSError, ValueError) as error:
         raise StageError(str(error)) from error
     digests = {name: detector.card.sha256 for name, detector in detectors.items()}
     facts = {"source": source, "column": column, "models": digests, "alpha": alpha, "ai_prior": ai_prior}
     facts |= {"trust_anchors": trust_anchors, "time_stamp_anchors": time_stamp_anchors, "key_usages": [*key_usages]}
-    facts |= {"ai_marks": ai_marks, "columns": SCHEMA.names}
+    facts |= {"ai_marks": ai_marks, "columns": SCHEMA.names, "group": group}
+    facts |= {"calibration": calibration.model_dump(mode="json") if calibration else None}
     there = _names(out) - {LOCK}
     if PLAN in there:
         found = json.loads(fs.cat_file(f"{folder}/{PLAN}"))
@@ -117,6 +126,19 @@ def plan(
             write(out, f"{MODELS}/{name}/{file}", data)
     write(out, PLAN, (json.dumps(facts, indent=2) + "\n").encode())  # last: without it nothing has begun
     return load_job(out)
+
+
+def _check(calibration: ShopCalibration | None, group: str | None, detectors: Mapping[str, Detector]) -> None:
+    """Raise ModelError unless a calibration belongs to one of the models, and knows the group."""
+    if calibration is None:
+        if group:
+            raise ModelError(f"--group {group} is of no use without --calibration: leave it out")
+        return
+    if (detector := detectors.get(calibration.model)) is None:
+        raise ModelError(f"--calibration is for {calibration.model}: name that model, or leave it out")
+    calibration.check(detector.card, detector.sha256, detector.alpha)
+    if group and not calibration.knows(group):
+        raise ModelError(f"--group {group}: nobody calibrated it; {calibration.groups_in_words()}")
 
 
 def _files(path: Path, card: Card) -> dict[str, bytes]:
@@ -229,7 +251,7 @@ def released(named: Path) -> Path:
 def _option(name: str, value: Value, read: Callable[[Value], Read]) -> Read:
     try:
         return read(value)
-    except ValueError as error:
+    except (ValueError, ModelError) as error:
         raise StageError(f"{name} {value}: {error}") from error
 
 
@@ -263,7 +285,10 @@ def main() -> None:
     parser.add_argument(
         "--ai-marks", choices=("show", "review"), default="show", help="review: a photo with a mark is never cleared"
     )
+    parser.add_argument("--calibration", type=Path, help="file of a shop's own thresholds (tools.calibrate)")
+    parser.add_argument("--group", help="of the shop's photos, where its calibration has groups")
     options = parser.parse_args()
+    shop = _option("--calibration", options.calibration, read_calibration) if options.calibration else None
     anchors = _option("--trust-anchors", options.trust_anchors, read_certificates)
     times = _option("--time-stamp-anchors", options.time_stamp_anchors, read_certificates)
     usages = _option("--key-usages", options.key_usages, read_key_usages)
@@ -275,6 +300,7 @@ def main() -> None:
             source, out, released(options.model), column=options.column, part_photos=options.part_photos,
             alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
             time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
+            calibration=shop, group=options.group,
         )  # fmt: skip
         print(json.dumps(score(job, options.workers, options.address), indent=2))
 

@@ -18,9 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.models.card import CARD, MODEL, ModelError, read_card
 from service.models.choice import choose, overlap
-from service.models.decision import Verdict, judge
 from service.models.detector import Detector
 from service.models.images import Uint8
+from service.models.shop import Decided, InForce, ShopCalibration, in_force
 from service.photo import ImageError, decode, marks
 from service.photo.credentials import CredentialReader
 from service.photo.provenance import Provenance, provenance
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
         ("name", pa.string()),
         *(
             (name, _TYPES.get(field.annotation, pa.string()))
-            for name, field in Verdict.model_fields.items()
+            for name, field in Decided.model_fields.items()
             if name not in _NESTED
         ),
         ("domain_embedding", pa.bool_()),
@@ -69,14 +69,14 @@ class Job:
     Attributes:
         out: a folder or a bucket's prefix (any URL of fsspec).
         catalogue: what to score.
-        detectors: the models by name, each on one core.
+        models: by name, each on one core, with the thresholds that decide by it.
         credentials: reads Content Credentials, with the list of trusted signers.
         review_marked: whether a photo with an unsigned mark of AI goes to a person.
     """
 
     out: str
     catalogue: Catalogue
-    detectors: dict[str, Detector]
+    models: dict[str, InForce]
     credentials: CredentialReader
     review_marked: bool
 
@@ -135,7 +135,9 @@ def load_job(out: str) -> Job:
     credentials = CredentialReader(
         plan["trust_anchors"], time_stamp_anchors=plan["time_stamp_anchors"], key_usages=tuple(plan["key_usages"])
     )
-    return Job(out, catalogue, detectors, credentials, plan["ai_marks"] == "review")
+    shop = ShopCalibration.model_validate(plan["calibration"]) if plan["calibration"] else None
+    deciding = {name: in_force(detector, shop, plan["group"]) for name, detector in detectors.items()}
+    return Job(out, catalogue, deciding, credentials, plan["ai_marks"] == "review")
 
 
 def part_name(part: int) -> str:
@@ -167,7 +169,7 @@ class Scorer:
 
     def __init__(self, out: str) -> None:
         self.job = load_job(out)
-        self.cards = {name: detector.card for name, detector in self.job.detectors.items()}
+        self.cards = {name: by.detector.card for name, by in self.job.models.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score the parts that `batch["part"]` numbers, write each, and return how many photos there were."""
@@ -189,7 +191,7 @@ class Scorer:
         decoded = list(self._decoded(rows, [data for _, data in photos]))
         decoded.sort(key=lambda photo: photo.model)
         for name, group in groupby(decoded, key=lambda photo: photo.model):
-            self._judge(self.job.detectors[name], list(group))
+            self._judge(self.job.models[name], list(group))
         return rows
 
     def _decoded(self, rows: list[dict[str, Any]], files: list[bytes | Exception]) -> Iterator[_Decoded]:
@@ -202,7 +204,7 @@ class Scorer:
                 credential = self.job.credentials.read(data, kind=photo.format, xmp=photo.metadata.xmp)
                 said = provenance(credential, *marks.read(photo.metadata))
                 model = choose(self.cards, *photo.image.size)
-                pixels = self.job.detectors[model].prepare(photo.image)
+                pixels = self.job.models[model].detector.prepare(photo.image)
             except ImageError as error:
                 row |= {"error_type": error.error_type, "error": error.message}
             except Exception as error:  # whatever one photo does, the others of its part are scored
@@ -211,11 +213,10 @@ class Scorer:
                 row |= {"width": photo.image.width, "height": photo.image.height}
                 yield _Decoded(row, model, pixels, said, list(photo.notes))
 
-    def _judge(self, detector: Detector, photos: list[_Decoded]) -> None:
-        scores = detector.score(np.stack([photo.pixels for photo in photos]))
+    def _judge(self, by: InForce, photos: list[_Decoded]) -> None:
+        scores = by.detector.score(np.stack([photo.pixels for photo in photos]))
         for place, photo in enumerate(photos):
-            verdict = judge(
-                detector,
+            verdict = by.judge(
                 scores,
                 place,
                 width=photo.row["width"],

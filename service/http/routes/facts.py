@@ -14,6 +14,7 @@ from service.http.errors import ApiError
 from service.http.openapi import errors
 from service.models.card import PLOTS
 from service.models.detector import Detector
+from service.models.shop import InForce, ShopCalibration
 
 router = APIRouter(responses=errors(503), tags=["facts"])
 _FIRST = "without it: the first in alphabetical order"
@@ -47,14 +48,13 @@ async def health(state: StateOf, request_id: RequestId) -> schemas.HealthRespons
 @router.get("/model")
 async def model(state: StateOf, request_id: RequestId) -> schemas.ModelResponse:
     """The cards of the models in service."""
-    models, refused = state.models(), state.store.refused
-    found = await state.side_queue.run(
-        lambda: [_facts(detector, refused.get(name)) for name, detector in models.items()]
-    )
+    models, shop, refused = state.in_force(), state.store.shop, state.store.refused
+    found = await state.side_queue.run(lambda: [_facts(by, shop, refused.get(name)) for name, by in models.items()])
     return schemas.ModelResponse(**dict(found[0]), models=found, refused=dict(refused), request_id=request_id)
 
 
-def _facts(detector: Detector, refused: str | None) -> schemas.ModelFacts:
+def _facts(by: InForce, shop: ShopCalibration | None, refused: str | None) -> schemas.ModelFacts:
+    detector = by.detector
     card, release, note = detector.card, detector.card.release, refused
     if release is None and note is None:
         note = "it is a candidate, and no release"
@@ -74,11 +74,27 @@ def _facts(detector: Detector, refused: str | None) -> schemas.ModelFacts:
             ai_prior=detector.ai_prior,
             flag=detector.thresholds.flag,
             clear=detector.thresholds.clear,
+            calibration=by.calibration,
+            shop=_shop(shop, detector.alpha) if shop is not None and by.calibration == "shop" else None,
         ),
         heatmap=card.explains_by.kind,
         model=card.of_file.model_dump(mode="json", exclude_none=True),
         plots=[f"/model/plots/{name}?model={card.name}" for name in sorted(_plots(detector))],
         note=note,
+    )
+
+
+def _shop(shop: ShopCalibration, alpha: float) -> schemas.ShopFacts:
+    def of(group: str | None) -> dict[str, Any]:
+        held = shop.promises_at(group, alpha)
+        return held.promises[alpha].model_dump() | {"photos": held.photos, "products": held.products}
+
+    return schemas.ShopFacts(
+        **of(None),
+        made_at=shop.made_at,
+        recall=shop.recall[alpha].of_all,
+        groups={name: schemas.GroupFacts(**of(name)) for name in sorted({*shop.groups, *shop.small_groups})},
+        out_of_domain=shop.out_of_domain,
     )
 
 

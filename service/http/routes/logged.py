@@ -20,5 +20,5 @@ async def prediction(
     row = await find_prediction(state, prediction_id)
     labels = await ask_log(state, lambda: state.log.labels([prediction_id]))
     more = {"prediction_id": prediction_id, "label": labels.get(prediction_id), "request_id": request_id}
-    more["distance"] = row["ood_score"]
+    more |= {"distance": row["ood_score"], "group": row["shop_group"]}
     return schemas.LoggedPrediction.model_validate(row | more | {"time": row["time"].replace(tzinfo=UTC)})

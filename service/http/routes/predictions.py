@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 
 from service import schemas
 from service.http.dependencies import RequestId, StateOf, body_of
@@ -23,6 +23,10 @@ async def _the_file(request: Request, file: Annotated[UploadFile, File(descripti
 
 
 TheFile = Annotated[bytes, Depends(_the_file)]
+Group = Annotated[
+    str | None,
+    Form(max_length=200, description="of the shop's photos, where its own calibration has groups: theirs decide"),
+]
 
 router = APIRouter(
     dependencies=[Depends(body_of(_FORMS, "send the photo as multipart/form-data"))],
@@ -33,9 +37,11 @@ router = APIRouter(
 
 @router.post("/predict")
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_predict)
-async def predict(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.PredictResponse:
+async def predict(
+    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = None
+) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
-    models = state.models()
+    models = state.in_force(group)
     answer = await state.photo_queue.run(lambda: predict_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
@@ -43,9 +49,11 @@ async def predict(request: Request, state: StateOf, request_id: RequestId, data:
 
 @router.post("/predict/explain")
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_explain)
-async def explain(request: Request, state: StateOf, request_id: RequestId, data: TheFile) -> schemas.ExplainResponse:
+async def explain(
+    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = None
+) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
-    models = state.models()
+    models = state.in_force(group)
     answer = await state.photo_queue.run(lambda: explain_one(data, request_id, models, state))
     request.state.log |= _logged(answer)
     return answer
@@ -58,9 +66,10 @@ async def predict_batch(
     state: StateOf,
     request_id: RequestId,
     files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
+    group: Group = None,
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
-    models = state.models()
+    models = state.in_force(group)
     most = state.settings.max_batch_images
     if len(files) > most:
         raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
