@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
 BIN := $(abspath $(VENV))/bin
-# Tests that need neither a server nor a browser nor long: they run on all cores at once, the others one by one.
+# Tests that need neither a server nor a browser nor long: they run on all cores at once, the others two at a time.
 FAST := not slow and not pipeline and not serve and not browser
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
@@ -22,7 +22,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check coverage soak repro record release promote rollback image image-test format clean
+.PHONY: help serve ui test check lint coverage soak repro record release promote rollback image image-test format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,12 +51,14 @@ test: $(VENV)/.dev ## run every test, the pipeline and the real service too
 	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
 	$(BIN)/pytest -n 2 --dist loadfile -m "not ($(FAST))"
 
-check: $(VENV)/.dev ## lint, format, types, import directions and the fast tests: under 3 minutes
+check: lint ## lint, and the fast tests: under 3 minutes
+	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
+
+lint: $(VENV)/.dev ## style, format, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir build/.cache/import-linter
-	$(BIN)/pytest -n auto --dist loadfile -m "$(FAST)"
 
 coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the processes that they start, too (a third slower)
 	@mkdir -p build/.cache/coverage
