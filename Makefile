@@ -22,7 +22,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve ui test check lint coverage soak repro record release promote rollback image image-test format clean
+.PHONY: help serve ui test check lint coverage calibrate soak repro record release promote rollback image image-test format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the proces
 	$(BIN)/coverage run -m pytest -m "not pipeline and not browser and not slow"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+calibrate: $(VENV)/.dev ## thresholds of your own shop, from PHOTOS=folder of its real photos (docs/PROMISES.md)
+	@test -n "$(PHOTOS)" || { echo "name the folder of your real photos: make calibrate PHOTOS=photos/real" >&2; exit 1; }
+	$(BIN)/python -m tools.calibrate "$(PHOTOS)" --model $(or $(MODEL),photos)
 
 soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no worker restarted, no memory leak
 	$(BIN)/python bench/soak.py

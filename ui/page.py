@@ -1,11 +1,11 @@
-"""The page: four tabs, its colours, and what it lets a browser load."""
+"""The page: five tabs, its colours, and what it lets a browser load."""
 
 from importlib.resources import files
 
 import gradio as gr
 
 from client.service import Service
-from ui import check, drift, many, model
+from ui import calibrate, check, drift, many, model
 
 # The page needs its own server only: a browser that obeys this asks no other, whatever Gradio's templates name.
 POLICY = (
@@ -34,4 +34,6 @@ def build(client: Service) -> gr.Blocks:
             drift.build(client, third)
         with gr.Tab("Model") as fourth:
             model.build(client, fourth)
+        with gr.Tab("Calibrate") as fifth:
+            calibrate.build(client, fifth)
     return page

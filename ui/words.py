@@ -183,6 +183,12 @@ def hint(sentence: str) -> str:
     return f'<p role="status">{html.escape(sentence)}</p>'
 
 
+def lines(text: str) -> str:
+    """Return several lines as HTML."""
+    shown = "<br>".join(html.escape(line) for line in text.splitlines())
+    return f'<p role="status">{shown}</p>'
+
+
 def drift(found: dict[str, Any]) -> str:
     """Return what the monitor saw as HTML."""
     window = f"{found['window_size']:,} photos"

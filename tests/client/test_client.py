@@ -506,6 +506,21 @@ def test_a_torn_first_line_is_written_again(folder: Path, tmp_path: Path) -> Non
     assert json.loads(journal.read_text().splitlines()[0]) == {"folder": str(folder)}
 
 
+def test_a_journal_of_another_group_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    head = {"folder": str(folder.resolve()), "group": "shoes"}
+    Path(f"{out}.journal").write_text(json.dumps(head) + "\n", encoding="utf-8")
+    with Client("http://127.0.0.1:9", patience=0) as nobody, pytest.raises(FolderError, match="is of --group shoes"):
+        score_folder(nobody, folder, out, group="hats")
+
+
+def test_a_group_that_nobody_calibrated_is_a_sentence(client: Client) -> None:
+    for ask in (client.predict, client.explain, lambda data, group: client.predict_many([data], group)):
+        with pytest.raises(ServiceError, match="no shop's calibration is in service") as error:
+            ask(encode(photo()), group="shoes")
+        assert error.value.error == "unknown_group"
+
+
 def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with Client("http://127.0.0.1:9", patience=0) as client:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from stages.common import StageError
 from tests.support import tiny_frozen, tiny_model
 from tests.support.photos import BAD, GOOD, encode, photo
 from tests.support.server import free_port
+from tests.support.shops import calibration_of
 from tools.score.__main__ import main, plan, score
 from tools.score.catalogue import survey
 from tools.score.scorer import Scorer, part_name
@@ -275,3 +277,34 @@ def test_a_run_with_other_trust_is_another_run(photos: Path, tmp_path: Path, mod
     settled(str(photos), str(tmp_path / "out"), model)
     with pytest.raises(StageError, match="holds a run with another key_usages"):
         settled(str(photos), str(tmp_path / "out"), model, key_usages=("1.2.3",))
+
+
+def test_a_shops_own_thresholds_decide(photos: Path, model: Path, tmp_path: Path) -> None:
+    card = read_card(model)
+    shop = calibration_of(card, 1.000001, {"shoes": 0.0})
+    plain = settled(str(photos), str(tmp_path / "plain"), model, part_photos=100)
+    own = settled(str(photos), str(tmp_path / "own"), model, part_photos=100, calibration=shop)
+    shoes = settled(str(photos), str(tmp_path / "shoes"), model, part_photos=100, calibration=shop, group="shoes")
+    assert {row["calibration"] for row in plain if not row["error"]} == {"released"}
+    assert {row["calibration"] for row in (*own, *shoes) if not row["error"]} == {"shop"}
+    assert [row["probability"] for row in own] == [row["probability"] for row in plain]
+    assert not [row for row in own if row["decision"] == "flag"]
+    for row in shoes:
+        if not row["error"]:
+            assert (row["decision"] == "flag") == (row["in_domain"] and row["probability"] >= 0.5)
+    with pytest.raises(StageError, match="holds a run with another calibration"):
+        settled(str(photos), str(tmp_path / "plain"), model, part_photos=100, calibration=shop)
+
+
+def test_a_calibration_that_does_not_fit_is_refused(photos: Path, model: Path, tmp_path: Path) -> None:
+    shop = calibration_of(read_card(model), 0.9)
+    for changes, said in (
+        ({"calibration": shop.model_copy(update={"model_sha256": "0" * 64})}, "run 'python -m tools.calibrate' again"),
+        ({"calibration": shop.model_copy(update={"model": "photos"})}, "--calibration is for photos"),
+        ({"calibration": shop, "alpha": 0.001}, "promises nothing at ALPHA=0.001"),
+        ({"calibration": shop, "group": "socks"}, "nobody calibrated it; name one of bags, hats, or none"),
+        ({"group": "shoes"}, "of no use without --calibration"),
+    ):
+        with pytest.raises(StageError, match=re.escape(said)):
+            settled(str(photos), str(tmp_path / "out"), model, **changes)
+        assert not (tmp_path / "out/_plan.json").exists()

@@ -14,7 +14,7 @@ from PIL import Image
 from client import service as service_module
 from client.service import BATCH, Service, ServiceError, batches
 from tests.support.photos import encode, photo
-from ui import choice, examples, many, model, words
+from ui import calibrate, choice, examples, many, model, words
 from ui.many import HEADERS
 
 C2PA = {"status": "valid", "declares": [], "generator": "x", "signer": "x", "problems": []}
@@ -269,6 +269,36 @@ def test_figures_of_newer_and_older_releases_are_shown(decisions: dict[str, floa
     rows = model.measured({"metrics": metrics, "thresholds": {"alpha": 0.01}})
     assert rows[0] == ["test images", "20,000"]
     assert [value for _, value in rows[-4:]] == ["1.00%", "90.00%", "2.00%", "3.00%"]
+
+
+SHOP = {"photos": 300, "products": 280, "made_at": "now", "upper": 0.021, "recall": 0.7, "groups": {"shoes": {}}}
+
+
+@pytest.mark.parametrize("shop", [None, SHOP])
+def test_whose_thresholds_decide_is_told(shop: dict[str, Any] | None) -> None:
+    said = model.promise({"shop": shop})
+    assert ("300 of 280 products" in said and "at most 2.1% of real photos" in said) == (shop is not None)
+    assert ("groups: shoes" in said) == (shop is not None)
+    assert "set on its own real photos" in words.verdict(ANSWER | {"calibration": "shop"})
+    assert "set on photos of other catalogues" in words.verdict(ANSWER), "an older service"
+
+
+@pytest.mark.slow
+def test_a_calibration_from_the_page(tmp_path: Path) -> None:
+    paths = []
+    for number in range(25):
+        folder = tmp_path / f"{number}"  # as Gradio keeps uploads: each in a folder of its own
+        folder.mkdir()
+        (folder / "shoe.png").write_bytes(encode(photo(32, 32, seed=number)))
+        paths.append(str(folder / "shoe.png"))
+    *bar, said = calibrate.calibrated(paths, "cifake", tmp_path / "out")
+    assert "25 of 25 photos" in bar
+    assert "ALPHA=0.05: flagged from" in said
+    assert json.loads((tmp_path / "out/calibration.json").read_text())["shop"]["photos"] == 25
+    assert (tmp_path / "out/suspicious.jpg").exists()
+    *_, said = calibrate.calibrated(paths[:3], "cifake", tmp_path / "few")
+    assert said.startswith("3 products are too few: 19 are needed")
+    assert not (tmp_path / "few/calibration.json").exists()
 
 
 def test_batches_are_cut_by_number_and_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
