@@ -71,19 +71,17 @@ def promised(card: Card, shop: ShopCalibration | None, alpha: float, ai_prior: f
         return [one(None, (), alpha, flags[alpha])] if alpha in flags else []
     if alpha not in shop.shop.promises:
         return []
-    parts = {name: (name,) for name in shop.groups} | ({REST: tuple(shop.small_groups)} if shop.small_groups else {})
-    of = {name: shop.promises(groups[0]) for name, groups in parts.items()}
-    # A group without a promise of its own has that of the whole shop.
-    own = {
-        name: each.promises[alpha]
-        for name, each in of.items()
-        if each is not shop.shop and each and alpha in each.promises
-    }
-    shared = tuple(name for part, names in parts.items() if part not in own for name in names)
+    parts = [(name, (name,)) for name in shop.groups] + [(REST, tuple(shop.small_groups))] * bool(shop.small_groups)
+    found = [(part, names, shop.promises_at(names[0], alpha)) for part, names in parts]
+    shared = tuple(name for _, names, promises in found if promises is shop.shop for name in names)
     whole = shop.shop.promises[alpha]
     return [
         one(None, (None, *shared), whole.upper, whole.flag),
-        *(one(name, parts[name], promise.upper, promise.flag) for name, promise in own.items()),
+        *(
+            one(part, names, promises.promises[alpha].upper, promises.promises[alpha].flag)
+            for part, names, promises in found
+            if promises is not shop.shop
+        ),
     ]
 
 
