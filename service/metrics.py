@@ -74,6 +74,12 @@ DRIFT_CHECKS = Gauge(
     ["model"],
     multiprocess_mode="mostrecent",
 )
+PROMISE = Gauge(
+    "aidetect_promise_broken",
+    "1 where more real photos are flagged than was promised, by feedback",
+    ["model"],
+    multiprocess_mode="mostrecent",
+)
 DRIFT_LOOKED = Gauge(
     "aidetect_drift_looked_timestamp_seconds",
     "When the monitor last compared the newest window",

@@ -251,6 +251,30 @@ class Reviewed(Schema):
     missed: int = Field(description="called real, and AI-generated")
 
 
+class DriftPromise(Schema):
+    """What confirmed feedback says of a promise: so many real photos are flagged at most."""
+
+    calibration: Literal["released", "shop"] = Field(description="whose it is: the model's, or the shop's own")
+    group: str | None = Field(
+        description="of the shop's photos: a name, or 'rest' for the groups that were calibrated together; null: all"
+    )
+    alpha: float = Field(description="share of real photos that may be flagged")
+    bound: float = Field(
+        description="share that is tested: of the shop's own the 95 % upper limit, of the model's alpha"
+    )
+    confirmed: int = Field(description="photos that a moderator called real, the newest 1,000 at most")
+    flagged: int = Field(description="of them, those that the pixels flagged")
+    stand_for: int | None = Field(
+        description="real photos that they stand for, flagged or not: others are reviewed less often than flagged ones"
+    )
+    share: float | None = Field(ge=0, le=1, description="flagged / stand_for")
+    p_value: float | None = Field(ge=0, le=1, description="exact binomial test: is the share above the bound?")
+    level: float = Field(description="broken where the p-value is below")
+    holds: bool | None = Field(description="false: it is broken; true: nothing speaks against it; null: too little")
+    since: datetime | None = Field(description="time of the first of these predictions")
+    note: str | None = Field(description="what is missing where `holds` is null")
+
+
 class DriftResponse(Schema):
     """Is what we see now unlike what the model was calibrated on?"""
 
@@ -270,7 +294,16 @@ class DriftResponse(Schema):
     checks_in_a_row: int = Field(
         ge=0, description="disjoint windows that drifted one after the other; pages start at 2"
     )
-    alerts: list[str] = Field(description="what drifted in words, the largest difference first")
+    alerts: list[str] = Field(
+        description="what drifted in words, the largest difference first; then broken promises, which begin with "
+        "'promise: ' and are no drift"
+    )
+    promise: DriftPromise | None = Field(
+        description="the one of `promises` that is furthest from holding; null: none is known"
+    )
+    promises: list[DriftPromise] = Field(
+        description="on all photos, or one for each group of the shop's, by feedback up to now, whatever the window"
+    )
     columns: list[DriftColumn]
     estimated_accuracy: float | None = Field(
         description="mean of max(p, 1-p) over the window: the accuracy, if the calibration still holds (CBPE)"

@@ -9,19 +9,23 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from service import metrics
+from service.drift.promise import Promises
 from service.drift.references import BadReferenceError, Reference, References
 from service.drift.reports import Reports
 from service.drift.times import span
 from service.drift.window import DriftResult, evaluate_window
 from service.log.prediction_log import PredictionLog
 from service.log.tables import now
-from service.models.card import CARD, MODEL, ModelError, check_digest, check_encoder, read_card
+from service.models.card import CARD, MODEL, Card, ModelError, check_digest, check_encoder, read_card
+from service.models.shop import ShopCalibration, read_calibration
 from service.models.store import Stamp, stamp
+from service.schemas import DriftPromise
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +68,9 @@ class ModelMonitor:
         self._settings, self._log, self._reports = settings, log, reports
         self._cache: OrderedDict[Range, tuple[float, DriftResult]] = OrderedDict()
         self._computing = threading.Lock()
-        self._card: tuple[Stamp, str] | None = None  # what tells a change of the model's files, and its version
+        self._promises = Promises(log)
+        self._shop: ShopCalibration | None = None  # the last that could be read
+        self._card: tuple[Stamp, Card] | None = None  # what tells a change of the model's files, and its card
         self._checked = 0.0  # time.time() of the last check
         self._last_row = 0  # of the prediction log, in the last check
         self._in_a_row = 0
@@ -74,7 +80,11 @@ class ModelMonitor:
         metrics.DRIFT_ERRORS.labels(name)  # there from the start, so that an alert sees the first one
 
     def version(self) -> str:
-        """Return the version of the model.
+        """Return the version of the model; errors as `card`."""
+        return self.card().version
+
+    def card(self) -> Card:
+        """Return the model's card.
 
         Raises:
             service.models.card.ModelError: its card cannot be read.
@@ -89,7 +99,7 @@ class ModelMonitor:
                         card = read_card(file.parent)
                         check_digest(file, data, card)
                         check_encoder(file.parent, card)
-                self._card = (changed, read_card(self.path).version)
+                self._card = (changed, read_card(self.path))
             except (ModelError, OSError) as error:
                 if self._card is None:
                     raise ModelError(str(error)) from error
@@ -122,7 +132,18 @@ class ModelMonitor:
             reference = self.references.current(self.version())
         except BadReferenceError as error:
             reference = str(error)
-        return evaluate_window(self.name, rows, labels, reference)
+        settings = self._settings
+        promises = self._promises.look(self.card(), self._calibration(), settings.alpha, settings.ai_prior)
+        return evaluate_window(self.name, rows, labels, reference, promises)
+
+    def _calibration(self) -> ShopCalibration | None:
+        """Return the shop's calibration of this model; where its file is damaged the one before, as the workers do."""
+        if self._settings.calibration is not None:
+            with suppress(ModelError):  # the workers say so
+                self._shop = read_calibration(self._settings.calibration)
+        shop = self._shop
+        ours = shop is not None and (shop.model, shop.model_version) == (self.name, self.version())
+        return shop if ours else None
 
     def result(self, since: str | None = None, until: str | None = None) -> DriftResult:
         """Return the result for a window, `DRIFT_MAX_AGE_SECONDS` old at most; errors as `rows`.
@@ -238,4 +259,7 @@ class ModelMonitor:
         metrics.DRIFT_SCORE.labels(self.name).set(answer["drift_score"])
         metrics.DRIFT_WINDOW.labels(self.name).set(answer["window_size"])
         metrics.DRIFT_ACCURACY.labels(self.name).set(float("nan") if accuracy is None else accuracy)
+        promise = answer.get("promise")  # a kept answer has it as JSON, and one of an earlier version not at all
+        broken = promise is not None and DriftPromise.model_validate(promise).holds is False
+        metrics.PROMISE.labels(self.name).set(broken)
         metrics.DRIFT_LOOKED.labels(self.name).set(evaluated)

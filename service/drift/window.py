@@ -13,9 +13,10 @@ from service.drift import columns
 from service.drift.accuracy import estimated_accuracy, reviewed, reviewed_report
 from service.drift.columns import Table
 from service.drift.comparison import MINIMUM, alerts, compare, report
+from service.drift.promise import in_words, worst
 from service.drift.references import Reference
 from service.models import decision
-from service.schemas import DriftColumn, DriftReference, PredictionRatio
+from service.schemas import DriftColumn, DriftPromise, DriftReference, PredictionRatio
 
 Rows = Sequence[dict[str, Any]]
 
@@ -84,7 +85,13 @@ def _header(title: str, text: str, lines: Sequence[str] = ()) -> str:
     )
 
 
-def evaluate_window(model: str, rows: Rows, labels: dict[str, str], reference: Reference | str) -> DriftResult:
+def evaluate_window(
+    model: str,
+    rows: Rows,
+    labels: dict[str, str],
+    reference: Reference | str,
+    promises: Sequence[DriftPromise] = (),
+) -> DriftResult:
     """Compare a window with a reference.
 
     Args:
@@ -92,6 +99,7 @@ def evaluate_window(model: str, rows: Rows, labels: dict[str, str], reference: R
         rows: of the prediction log, newest first, all of one version of the model.
         labels: request id -> what a moderator said.
         reference: what they are compared with, or why there is none.
+        promises: what feedback says of what was promised. A broken one is an alert, and no drift.
     """
     probability = np.array([row["probability"] for row in rows], dtype=np.float64)
     generated = float(np.mean(probability >= 0.5)) if rows else 0.0
@@ -121,7 +129,9 @@ def evaluate_window(model: str, rows: Rows, labels: dict[str, str], reference: R
         "prediction_ratio": PredictionRatio(real=1 - generated if rows else 0.0, ai_generated=generated),
         "drift_detected": drifted,
         "drift_score": max((column.statistic for column in found), default=0.0),
-        "alerts": lines,
+        "alerts": [*lines, *(in_words(each, model) for each in promises if each.holds is False)],
+        "promise": worst(promises),
+        "promises": list(promises),
         "columns": found,
         "estimated_accuracy": estimate[0] if estimate else None,
         "estimated_accuracy_interval": estimate[1:] if estimate else None,

@@ -5,16 +5,64 @@ or broken database costs no prediction anything. All workers write to the same d
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, insert, or_, select
 
 from service.log.database import Database
 from service.log.tables import FEEDBACK, PREDICTIONS, now
 from service.log.writer import Writer
 
 _COLUMNS = tuple(column.label(column.key) for column in PREDICTIONS.columns)  # as they are called here
+
+
+_SAME = 1e-9  # thresholds that differ by less are the same one
+_FLAGGED = case(
+    (
+        and_(
+            PREDICTIONS.c.in_domain.is_(True),
+            PREDICTIONS.c.probability >= 0.5,
+            PREDICTIONS.c.probability >= PREDICTIONS.c.flag_threshold,
+        ),
+        1,
+    ),
+    else_=0,
+)
+
+
+@dataclass(frozen=True)
+class ThresholdsInForce:
+    """Which predictions were decided by the thresholds that are in force now.
+
+    Attributes:
+        model: its name.
+        version: of the model.
+        calibration: `shop` or `released`.
+        groups: the shop's groups whose thresholds they are; None stands for photos of no group. Of released ones
+            nothing.
+        flag: where flagging begins, at the prior in force.
+    """
+
+    model: str
+    version: str
+    calibration: str
+    groups: tuple[str | None, ...]
+    flag: float
+
+
+@dataclass(frozen=True)
+class ReviewCounts:
+    """Predictions, those of them that moderators reviewed, and those that they called real; since when (UTC)."""
+
+    flagged: int = 0
+    flagged_reviewed: int = 0
+    flagged_real: int = 0
+    others: int = 0
+    others_reviewed: int = 0
+    others_real: int = 0
+    since: datetime | None = None
 
 
 class PredictionLog:
@@ -94,6 +142,71 @@ class PredictionLog:
             found |= {row["request_id"]: row["label"] for row in self._read(query)}
         return found
 
+    def newest_feedback(self) -> int:
+        """Return the id of the newest feedback; 0 where there is none.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        with self._database.open().connect() as connection:
+            return connection.execute(select(func.max(FEEDBACK.c.id))).scalar() or 0
+
+    def review_counts(self, thresholds: ThresholdsInForce, until: int, newest: int) -> ReviewCounts:
+        """Count what became of the predictions by some thresholds, from the `newest`-th confirmed real on.
+
+        A photo counts as flagged by its pixels: in domain, and with a probability of 0.5 and the threshold at least,
+        whatever its credential says. It ends with the last prediction that was reviewed. Of several labels the newest
+        counts, and of several predictions with one id the newest.
+
+        Args:
+            thresholds: which predictions.
+            until: id of the last feedback that counts.
+            newest: so many predictions that were called real at most.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: the database cannot be opened or read.
+        """
+        pairs = (
+            select(func.max(PREDICTIONS.c.id).label("prediction"), func.max(FEEDBACK.c.id).label("feedback"))
+            .select_from(FEEDBACK.join(PREDICTIONS, FEEDBACK.c.request_id == PREDICTIONS.c.request_id))
+            .where(FEEDBACK.c.id <= until)
+            .group_by(FEEDBACK.c.request_id)
+            .subquery()
+        )
+        verdicts = (
+            select(PREDICTIONS.c.id, _FLAGGED.label("flagged"), FEEDBACK.c.label)
+            .select_from(pairs)
+            .join(PREDICTIONS, PREDICTIONS.c.id == pairs.c.prediction)
+            .join(FEEDBACK, FEEDBACK.c.id == pairs.c.feedback)
+            .where(_by(thresholds))
+            .subquery()
+        )
+        real = verdicts.c.label == "real"
+        first = select(verdicts.c.id).where(real).order_by(verdicts.c.id.desc()).offset(newest - 1).limit(1)
+        with self._database.open().connect() as connection:
+            last = connection.execute(select(func.max(verdicts.c.id))).scalar()
+            if last is None:
+                return ReviewCounts()
+            begin = connection.execute(first).scalar() or 0
+            inside = and_(_by(thresholds), PREDICTIONS.c.id >= begin, PREDICTIONS.c.id <= last)
+            query = select(func.count(), func.sum(_FLAGGED), func.min(PREDICTIONS.c.time)).where(inside)
+            photos, flagged, since = connection.execute(query).one()
+            was_flagged = verdicts.c.flagged == 1
+            columns = [func.sum(case((which, 1), else_=0)) for which in (was_flagged, real, and_(was_flagged, real))]
+            inside = verdicts.c.id >= begin
+            reviewed, flagged_reviewed, reals, flagged_real = connection.execute(
+                select(func.count(), *columns).where(inside)
+            ).one()
+        return ReviewCounts(
+            flagged=flagged,
+            flagged_reviewed=flagged_reviewed,
+            flagged_real=flagged_real,
+            others=photos - flagged,
+            others_reviewed=reviewed - flagged_reviewed,
+            others_real=reals - flagged_real,
+            since=since,
+        )
+
     def reviewed(
         self, since: datetime | None, until: datetime | None, model: str | None = None
     ) -> list[dict[str, Any]]:
@@ -158,3 +271,15 @@ class PredictionLog:
 
 def _of(model: str, version: str) -> ColumnElement[bool]:
     return and_(PREDICTIONS.c.model == model, PREDICTIONS.c.model_version == version)
+
+
+def _by(thresholds: ThresholdsInForce) -> ColumnElement[bool]:
+    table = PREDICTIONS.c
+    if thresholds.calibration == "released":
+        whose = or_(table.calibration == "released", table.calibration.is_(None))  # null: before there were others
+    else:
+        named = table.shop_group.in_([name for name in thresholds.groups if name is not None])
+        group = or_(named, table.shop_group.is_(None)) if None in thresholds.groups else named
+        whose = and_(table.calibration == thresholds.calibration, group)
+    same = table.flag_threshold.between(thresholds.flag - _SAME, thresholds.flag + _SAME)
+    return and_(_of(thresholds.model, thresholds.version), whose, same)

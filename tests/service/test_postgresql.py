@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
 from service.log.migrations import MIGRATIONS
-from service.log.prediction_log import PredictionLog
+from service.log.prediction_log import PredictionLog, ReviewCounts, ThresholdsInForce
 from service.log.tables import INDEXES, now
 from tests.service.test_log_migrations import OLD_ROW, old_log, open_together
 from tests.support.http import is_error
@@ -135,6 +135,22 @@ def test_rows_come_back_newest_first(postgres: Postgres, database: str) -> None:
     newest = log.recent("cifake", "1.0.0", 2)
     assert [found["request_id"] for found in newest] == ["request-4", "request-3"]
     assert {key: value for key, value in newest[0].items() if key != "id"} == row(4)
+    log.close()
+
+
+def test_what_moderators_said_is_counted(postgres: Postgres, database: str) -> None:
+    log = PredictionLog(postgres.url(database))
+    boots = ThresholdsInForce("cifake", "1.0.0", "shop", ("boots", None), 0.9)
+    shop = {"in_domain": True, "calibration": "shop"}
+    log.add([row(number, **shop, probability=0.9 if number < 3 else 0.1) for number in range(8)])
+    wait_for(lambda: len(log.recent("cifake", "1.0.0", 10)) == 8)
+    for number, label in ((0, "real"), (1, "ai_generated"), (4, "real"), (7, "real")):
+        log.add_feedback(f"request-{number}", label, None)
+    found = log.review_counts(boots, log.newest_feedback(), 1000)
+    assert found == ReviewCounts(3, 2, 1, 5, 2, 2, row(0)["time"])
+    assert log.review_counts(boots, log.newest_feedback(), 2).others == 4
+    released = ThresholdsInForce("cifake", "1.0.0", "released", (), 0.9)
+    assert log.review_counts(released, log.newest_feedback(), 1000) == ReviewCounts()
     log.close()
 
 

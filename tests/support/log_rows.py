@@ -28,7 +28,7 @@ def row(number: int = 0, version: str = "1.0.0", **changed: Any) -> dict[str, An
         "ai_prior": 0.5,
         "flag_threshold": 0.9,
         "clear_threshold": 0.4,
-        "calibration": "released",
+        "calibration": None,
         "shop_group": None,
         "listing": None,
         **changed,
