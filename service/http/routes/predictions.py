@@ -80,6 +80,7 @@ async def predict_batch(
 @router.post("/predict/listing")
 @rules(max_body=many_photos, rate_limit=lambda settings: settings.rate_limit_batch)
 async def predict_of_listing(
+    *,
     request: Request,
     state: StateOf,
     request_id: RequestId,
