@@ -1,6 +1,6 @@
 """Ask the detector from Python: `Client(url).predict("photo.jpg")`; `python -m client --help` on the command line."""
 
-from client.answers import Answer, Domain, Drift, Explanation, Failure, Feedback, Prediction, Provenance
+from client.answers import Answer, Domain, Drift, Explanation, Failure, Feedback, Listing, Prediction, Provenance
 from client.client import Client
 from client.service import ServiceError
 
@@ -12,6 +12,7 @@ __all__ = [
     "Explanation",
     "Failure",
     "Feedback",
+    "Listing",
     "Prediction",
     "Provenance",
     "ServiceError",

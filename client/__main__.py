@@ -1,6 +1,7 @@
 """The detector on the command line.
 
 aidetect check PHOTO …               what the service says of each
+aidetect listing FOLDER              one answer for all photos in a folder, 1 to 20 of one listing
 aidetect folder PHOTOS OUT           all photos below a folder to a .csv or .parquet file; stopped, it goes on
 aidetect drift                       of each model: exit code 1 on drift, for cron; 2: the service cannot answer
 aidetect explain PHOTO OUT.jpg       as check, and a picture of the places that speak for it
@@ -18,9 +19,9 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-from client.answers import Failure, Prediction
+from client.answers import Answer, Failure, Listing, Prediction
 from client.client import Client
-from client.folder import FolderError, photos_of, score_folder
+from client.folder import SUFFIXES, FolderError, photos_of, score_folder
 from client.service import BATCH, ServiceError
 
 _GROUP = "of the shop's photos, where its own calibration has groups: theirs are the thresholds"
@@ -39,6 +40,13 @@ def main() -> int:
     check.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
     check.add_argument("--group", help=_GROUP)
     check.add_argument("--json", action="store_true", help="a line of JSON for each photo")
+    listing = commands.add_parser("listing", help="one answer for all photos in a folder, those of one listing")
+    listing.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="with the photos; folders in it are looked through"
+    )
+    listing.add_argument("--id", help="your name for it, which the prediction log keeps")
+    listing.add_argument("--group", help=_GROUP)
+    listing.add_argument("--json", action="store_true", help="a line of JSON")
     folder = commands.add_parser("folder", help="all photos below a folder to a table")
     folder.add_argument("folder", type=Path, metavar="PHOTOS")
     folder.add_argument("out", type=Path, metavar="OUT", help=".csv or .parquet")
@@ -99,6 +107,38 @@ def _check(client: Client, options: argparse.Namespace) -> int:
         else:
             print(f"error   {answer.error}  {path}")
     return BAD if any(isinstance(answer, Failure) for answer in answers) else 0
+
+
+def _listing(client: Client, options: argparse.Namespace) -> int:
+    if not options.folder.is_dir():
+        raise FolderError(f"{options.folder} is not a folder: name the one with the photos of the listing")
+    names, _ = photos_of(options.folder)
+    if not names:
+        raise FolderError(f"{options.folder} holds no photo ({', '.join(sorted(SUFFIXES))})")
+    found = client.predict_listing([options.folder / name for name in names], options.id, options.group)
+    if options.json:
+        print(found.model_dump_json())
+    else:
+        print(_whole(options.folder, found))
+        for place, (name, answer) in enumerate(zip(names, found.answers, strict=True)):
+            print(f"  {_of_listing(place, name, answer, found)}")
+    return BAD if any(isinstance(answer, Failure) for answer in found.answers) else 0
+
+
+def _whole(folder: Path, found: Listing) -> str:
+    probability = "-----" if found.probability is None else f"{found.probability:.3f}"
+    lines = [f"{found.decision:<6}  P(AI) {probability}  {found.id}  {folder}: {found.photos} photos"]
+    return "\n".join([*lines, *(f"  {note}" for note in found.notes)])
+
+
+def _of_listing(place: int, name: str, answer: Answer, found: Listing) -> str:
+    if isinstance(answer, Failure):
+        return f"error   {answer.error}  {name}"
+    carries = f"  <- {_CARRIES[found.decision]}" if place in found.carried_by else ""
+    return f"{_line(Path(name), answer)}{'  (there already)' if place in found.repeated else ''}{carries}"
+
+
+_CARRIES = {"flag": "flags the listing", "review": "keeps it from being clear", "clear": ""}
 
 
 def _unreadable(path: Path) -> Failure:
@@ -162,7 +202,8 @@ def _drift(client: Client, options: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "check": _check, "explain": _explain, "folder": _folder, "drift": _drift, "show": _show, "feedback": _feedback,
+    "check": _check, "listing": _listing, "explain": _explain, "folder": _folder, "drift": _drift, "show": _show,
+    "feedback": _feedback,
 }  # fmt: skip
 
 

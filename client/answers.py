@@ -96,6 +96,34 @@ class Failure(_Answer):
 Answer = Prediction | Failure
 
 
+class Listing(_Answer):
+    """What the service says of one listing.
+
+    Attributes:
+        id: as it was sent, else the request's.
+        probability: P(not all photos are real); None: the service knows no such photos.
+        carried_by: places, from 0, of the photos that decided, the most suspicious first.
+        photos: how many could be read, each once.
+        in_domain: how many of them the model knows.
+        alpha: the share of real listings that may be flagged.
+        repeated: places of photos that are there already.
+        notes: what else to know.
+        answers: what is said of each photo, in order.
+    """
+
+    id: str
+    decision: Literal["flag", "clear", "review"]
+    decided_by: Literal["pixels", "credential", "mark"]
+    probability: float | None
+    carried_by: list[int]
+    photos: int
+    in_domain: int
+    alpha: float
+    repeated: list[int]
+    notes: list[str] = []
+    answers: list[Answer] = []
+
+
 class Explanation(_Answer):
     """A prediction, and which places of the photo speak for it."""
 

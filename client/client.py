@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from client.answers import Answer, Drift, Explanation, Failure, Feedback, Label, Prediction
+from client.answers import Answer, Drift, Explanation, Failure, Feedback, Label, Listing, Prediction
 from client.patience import patiently
 from client.service import Photo, Service, ServiceError, batches
 
@@ -20,6 +20,10 @@ class _Batch(BaseModel):
 
     results: list[dict[str, Any]]
     model_version: str | None = None
+
+
+class _Listing(_Batch):
+    listing: dict[str, Any]
 
 
 class _Explained(Prediction):
@@ -80,7 +84,26 @@ class Client:
 
     def predict_batch(self, photos: Sequence[Photo], group: str | None = None) -> list[Answer]:
         """As `predict_many`, in one request: at most 20 photos and 50 MB, unless the service allows more."""
-        answer = self._ask(_Batch, self._service.batch, photos, group)
+        return self._answers(self._ask(_Batch, self._service.batch, photos, group))
+
+    def predict_listing(
+        self, photos: Sequence[Photo], listing_id: str | None = None, group: str | None = None
+    ) -> Listing:
+        """Are all photos of this listing real? At most 20 and 50 MB, unless the service allows more.
+
+        Args:
+            photos: paths of files, or their bytes; a bad one is a `Failure` in `answers`, and does not count.
+            listing_id: your own name for it, at most 200 characters without spaces; the prediction log keeps it.
+            group: as of `predict`.
+
+        Raises:
+            ServiceError: the service refuses the listing, such as one without photos, or cannot answer.
+            OSError: a file cannot be read.
+        """
+        answer = self._ask(_Listing, self._service.listing, photos, listing_id, group)
+        return self._typed(Listing, answer.listing | {"answers": self._answers(answer)})
+
+    def _answers(self, answer: _Batch) -> list[Answer]:
         # An older service has one model, and names its version once for the whole batch.
         items = ({"model_version": answer.model_version} | item for item in answer.results)
         return [self._typed(Failure, item) if item.get("error") else self._typed(Prediction, item) for item in items]

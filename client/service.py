@@ -73,6 +73,14 @@ class Service:
         files = [("files", _file(photo)) for photo in photos]
         return self._ask("POST", "/predict/batch", files=files, data=_form(group))
 
+    def listing(
+        self, photos: Sequence[Photo], listing_id: str | None = None, group: str | None = None
+    ) -> dict[str, Any]:
+        """Return the answers for the photos of one listing, and for all of them: at most `BATCH` photos."""
+        files = [("files", _file(photo)) for photo in photos]
+        form = (_form(group) or {}) | ({"listing_id": listing_id} if listing_id else {})
+        return self._ask("POST", "/predict/listing", files=files, data=form)
+
     def feedback(self, request_id: str, label: str) -> dict[str, Any]:
         """Say what a photo is."""
         return self._ask("POST", "/feedback", json={"request_id": request_id, "label": label})

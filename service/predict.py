@@ -1,13 +1,14 @@
 """The path of a photo, from a file's bytes to an answer, as a worker's thread takes it.
 
 Its steps, in this order: decode the file, read what it says about its making, choose the model that knows photos of its
-size, prepare the pixels, score them, decide, and log a row.
+size, prepare the pixels, score them, decide, and log a row. A listing is a batch whose answers are put together.
 """
 
 import base64
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from service.models import images
 from service.models.choice import choose
 from service.models.detector import Scores
 from service.models.heatmap import overlay
+from service.models.listing import Judge, Member, distinct, judge_listing
 from service.models.shop import Decided, InForce
 from service.photo import ImageError, Photo, decode, marks
 from service.photo.provenance import Provenance, provenance
@@ -44,6 +46,7 @@ class Prepared:
         jpeg_quality: of the file, 1 to 100; 0: no JPEG.
         provenance: what the file says about its making.
         notes: what was passed over in the file, in words.
+        listing: the id of the listing that it came with; None: it came alone or in a batch.
     """
 
     by: InForce
@@ -53,6 +56,7 @@ class Prepared:
     jpeg_quality: int
     provenance: Provenance
     notes: list[str]
+    listing: str | None = None
 
 
 def predict_one(data: bytes, request_id: str, models: Models, state: AppState) -> schemas.PredictResponse:
@@ -91,6 +95,47 @@ def predict_many(
 
     Photos of one model are scored in one forward pass.
     """
+    return _predict_many(batch, request_id, models, state)[0]
+
+
+def predict_listing(
+    batch: Sequence[tuple[str, bytes]], listing: str, request_id: str, models: Models, state: AppState
+) -> schemas.ListingResponse:
+    """Answer for all photos of one listing: for each as `predict_many` does, and for the listing.
+
+    A photo that cannot be read does not count, and one that is there already does not count again: one with the same
+    bytes, or the same pixels as its model takes them.
+
+    Args:
+        batch: the photos, each a name and its bytes.
+        listing: its id, which the log keeps; empty: the request's id.
+        request_id: of the request.
+        models: in service.
+        state: its log and its settings.
+    """
+    listing = listing or request_id
+    answer, prepared = _predict_many(batch, request_id, models, state, listing)
+    judges: dict[int, Judge] = {}
+    members: list[tuple[object, Member]] = []
+    for place, item in enumerate(answer.results):
+        if item.error is not None:
+            continue
+        photo, detector = prepared[place], prepared[place].by.detector
+        judge = Judge(state.store.rule(detector), detector.thresholds, detector.ai_prior)
+        judge = judges.setdefault(id(detector), judge)
+        member = Member(place, item.probability, item.in_domain, item.decision, item.decided_by, judge)
+        members.append(((detector.name, hashlib.sha256(photo.pixels.tobytes()).digest()), member))
+    photos, repeated = distinct(members)
+    verdict = judge_listing(photos, state.settings.alpha)
+    metrics.LISTINGS.labels(verdict.decision).inc()
+    said = schemas.Listing(**verdict.model_dump(), id=listing, repeated=repeated)
+    return schemas.ListingResponse(**dict(answer), listing=said)
+
+
+def _predict_many(
+    batch: Sequence[tuple[str, bytes]], request_id: str, models: Models, state: AppState, listing: str | None = None
+) -> tuple[schemas.BatchResponse, dict[int, Prepared]]:
+    """Return the answers for several files, and by their places the photos that could be read."""
     metrics.BATCH_SIZE.observe(len(batch))
     ids = [f"{request_id}:{place}" for place in range(len(batch))]
     fields: dict[int, dict[str, Any]] = {}  # of each item, by its place: a verdict's, or an error's
@@ -99,7 +144,7 @@ def predict_many(
     with metrics.BATCH_LATENCY.time():
         for place, (_, data) in enumerate(batch):
             try:
-                photo, _ = prepare(data, models, state)
+                photo = replace(prepare(data, models, state)[0], listing=listing)
                 groups.setdefault(photo.by.detector.name, {})[place] = photo
             except ImageError as error:
                 fields[place] = {"error": error.message, "error_type": error.error_type}
@@ -111,7 +156,7 @@ def predict_many(
             elapsed += milliseconds
     failed = sum("error" in found for found in fields.values())
     first = next(iter(models.values()))
-    return schemas.BatchResponse(
+    answer = schemas.BatchResponse(
         results=[
             schemas.BatchItem(filename=name, request_id=ids[place], **fields[place])
             for place, (name, _) in enumerate(batch)
@@ -124,6 +169,7 @@ def predict_many(
         model_version=first.detector.version,
         request_id=request_id,
     )
+    return answer, {place: photo for group in groups.values() for place, photo in group.items()}
 
 
 def _score_group(
@@ -244,6 +290,7 @@ def _log_rows(
             "clear_threshold": photo.by.detector.thresholds.clear,
             "calibration": photo.by.calibration,
             "shop_group": photo.by.group,
+            "listing": photo.listing,
         }
         for row, (photo, verdict) in enumerate(zip(photos, verdicts, strict=True))
     ]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from service.models.card import HeatmapKind
 from service.models.decision import Decision, Prediction
+from service.models.listing import ListingVerdict
 from service.models.shop import Calibration, Decided
 from service.photo.provenance import CredentialStatus
 
@@ -81,6 +82,22 @@ class BatchResponse(Schema):
     request_id: str
 
 
+LISTING_ID = r"^[!-~]{0,200}$"
+
+
+class Listing(ListingVerdict):
+    """What is said about a listing as a whole."""
+
+    id: str = Field(description="as sent, else the request's; the prediction log keeps it with each photo")
+    repeated: list[int] = Field(description="places of photos that are there already: they do not count again")
+
+
+class ListingResponse(BatchResponse):
+    """A listing's answers: those of its photos, in the order of the files, and one for all of them."""
+
+    listing: Listing
+
+
 class LoggedPrediction(Schema):
     """What the service answered earlier, as the prediction log has it; of an id used twice the newest answer."""
 
@@ -108,6 +125,7 @@ class LoggedPrediction(Schema):
     height: int
     jpeg_quality: int | None = Field(description="1 to 100; 0: no JPEG")
     credential: CredentialStatus | None = Field(description="null: none")
+    listing: str | None = Field(default=None, description="id of the listing that it came with; null: none")
     label: Prediction | None = Field(description="what a moderator said of it last; null: nobody did")
     request_id: str = Field(description="of this request")
 

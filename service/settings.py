@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         default="memory://", description="where they are counted: memory:// (this machine) or redis://…"
     )
     rate_limit_predict: Rate = Field(default="30/minute", description="of /predict, a key or address; '' for none")
-    rate_limit_batch: Rate = Field(default="5/minute", description="of /predict/batch")
+    rate_limit_batch: Rate = Field(default="5/minute", description="of /predict/batch, and of /predict/listing")
     rate_limit_explain: Rate = Field(default="10/minute", description="of /predict/explain")
 
     threads: int = Field(default=1, ge=1, description="requests whose photos one worker decodes and scores at a time")
@@ -192,8 +192,8 @@ class Settings(BaseSettings):
     )
     upload_seconds: float = Field(default=60, gt=0, description="time for a body to arrive; then 408")
     max_file_bytes: int = Field(default=10 * MIB, ge=1, description="largest photo file, in bytes")
-    max_batch_bytes: int = Field(default=50 * MIB, ge=1, description="largest batch, in bytes")
-    max_batch_images: int = Field(default=20, ge=1, description="most photos in a batch")
+    max_batch_bytes: int = Field(default=50 * MIB, ge=1, description="largest batch or listing, in bytes")
+    max_batch_images: int = Field(default=20, ge=1, description="most photos in a batch or listing")
     max_pixels: int = Field(default=25_000_000, ge=1, description="largest width x height of a photo")
     min_side: int = Field(default=16, ge=1, description="smallest shortest side of a photo, in pixels")
 

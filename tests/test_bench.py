@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -127,3 +128,28 @@ def test_the_front_holds_those_that_no_other_network_beats(bench) -> None:
     points = {"slow": (9, 0.9), "best": (5, 0.95), "worse": (6, 0.95), "fast": (1, 0.8), "poor": (2, 0.7)}
     rows = [{"name": n, "milliseconds": ms, "accuracy": accuracy} for n, (ms, accuracy) in points.items()]
     assert bench("backbones").front(rows) == ["fast", "best"]
+
+
+def test_listings_are_judged_by_what_other_sources_teach(bench) -> None:
+    listings = bench("listings")
+    rng = np.random.default_rng(0)
+    source = np.repeat(np.arange(60), 22)
+    ratios = rng.normal(0, 1.8, 60)[source] + rng.normal(0, 2.2, len(source)) + np.where(source < 40, -4, 4)
+    arrays = {
+        "label": (source >= 40).astype(np.uint8), "probability": 1 / (1 + np.exp(-ratios)), "source": source,
+        "distance": np.zeros(len(source)),
+    }  # fmt: skip
+    card = read_card(REPO / "models/photos")
+    figures = listings.Bench(arrays, card, listings.Plan(0.05, 1, 4)).figures()
+    for size in ("1", "5", "20"):
+        assert figures["real"][size]["sources"] == 40
+        assert figures["real"][size]["low"] <= 0.05
+    assert figures["five_against_one"]["sources_of_20_and_more"]["ratio"] > 1
+    assert figures["one_generated"]["5"]["named_first"] > 0.8
+    assert listings.calibration_error([(0.95, 1, 1), (0.05, 1, 0)]) == pytest.approx(0.05)
+    shares = listings.Shares()
+    for each, value in ((1, 1), (1, 0), (2, 0), (3, 0)):
+        shares.add(each, value)
+    assert shares.share() == pytest.approx(1 / 6)
+    low, high = shares.limits()
+    assert 0 < low < 1 / 6 < high < 1

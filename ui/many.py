@@ -1,6 +1,7 @@
 """Tab "Check many": hundreds of photos in batches, a table of verdicts that grows, a CSV to take along."""
 
 import csv
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,9 +15,18 @@ from client.patience import patiently
 from client.service import Service, ServiceError, batches
 from ui import words
 
-HEADERS = ["photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "model", "error", "request id"]
-_TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str", "str"]
-_WIDTHS = ["64px", "220px", "90px", "130px", "90px", "100px", "130px", "110px", "260px", "260px"]
+HEADERS = [
+    "photo", "file", "decision", "likely", "P(AI) %", "in domain", "provenance", "model", "listing", "error",
+    "request id",
+]  # fmt: skip
+_TYPES = ["html", "str", "str", "str", "number", "str", "str", "str", "str", "str", "str"]
+_WIDTHS = ["64px", "220px", "90px", "130px", "90px", "100px", "130px", "110px", "220px", "260px", "260px"]
+ALONE, ALL, BY_NAME = "alone", "all", "name"
+_LISTINGS = [
+    ("none: each photo alone", ALONE),
+    ("all are one listing", ALL),
+    ("by name: lamp-1.jpg and lamp-2.jpg are one", BY_NAME),
+]
 _THUMBNAIL = 48  # pixels
 _PATIENCE = 120  # seconds that a batch waits where the service asks for it, before it is given up
 
@@ -28,6 +38,7 @@ def build(client: Service) -> None:
     """Fill the tab."""
     rows = gr.State({})
     files = gr.File(file_count="multiple", label="Photos: drop or choose any number", height=160)
+    together = gr.Radio(_LISTINGS, value=ALONE, label="Listings, which get one decision for all their photos")
     with gr.Row():
         start = gr.Button("Check them", variant="primary", interactive=False)
         download = gr.DownloadButton("Download as CSV", interactive=False)
@@ -47,9 +58,16 @@ def build(client: Service) -> None:
             gr.Dataframe(visible=False),
         )
 
-    def run(paths: list[str], before: Rows, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008 - Gradio's way
+    def run(
+        paths: list[str], how: str, before: Rows, progress: gr.Progress = gr.Progress()  # noqa: B008 - Gradio's way
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         paths = list(dict.fromkeys(paths))  # the same file twice has one path
-        for rows in checked(client, paths, before, progress):
+        found = (
+            checked(client, paths, before, progress)
+            if how == ALONE
+            else checked_listings(client, listings_of(paths, how), before, progress)
+        )
+        for rows in found:
             yield (
                 rows,
                 words.hint(summary(rows, len(paths))),
@@ -59,7 +77,8 @@ def build(client: Service) -> None:
         yield gr.skip(), gr.skip(), gr.skip(), gr.DownloadButton(value=write_csv(list(rows.values())), interactive=True)
 
     files.change(chosen, files, [rows, said, start, download, table])
-    start.click(run, [files, rows], [rows, said, table, download], show_progress_on=said)
+    together.change(chosen, files, [rows, said, start, download, table])  # what was said holds no more
+    start.click(run, [files, together, rows], [rows, said, table, download], show_progress_on=said)
 
 
 def checked(client: Service, paths: list[str], before: Rows, progress: gr.Progress) -> Iterator[Rows]:
@@ -76,7 +95,7 @@ def checked(client: Service, paths: list[str], before: Rows, progress: gr.Progre
         try:
             if down:
                 raise down
-            answers = _patiently(client, batch, partial(progress, (len(rows), len(paths))))
+            answers = _patiently(client.batch, batch, partial(progress, (len(rows), len(paths))))["results"]
             found = [row(path, item) for path, item in zip(batch, answers, strict=True)]
         except ServiceError as error:
             down = error if error.down else None  # the other batches need not wait for the same silence
@@ -86,14 +105,72 @@ def checked(client: Service, paths: list[str], before: Rows, progress: gr.Progre
         yield {path: rows[path] for path in paths if path in rows}
 
 
-def _patiently(client: Service, batch: list[str], say: Callable[..., Any]) -> list[dict[str, Any]]:
-    """Ask for a batch; where the service says how long to wait, wait and ask again."""
+def listings_of(paths: list[str], how: str) -> dict[str, list[str]]:
+    """Return the photos of each listing, by its name.
+
+    A browser sends the files of a folder without the folder's name. So photos are of one listing where their names are
+    the same up to the last `-`, `_`, space or bracket, and what follows is a number.
+    """
+    if how == ALL:
+        return {"all": paths}
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        name = Path(path).stem
+        numbered = _NUMBERED.fullmatch(name)
+        found.setdefault(numbered[1] if numbered else name, []).append(path)
+    return found
+
+
+_NUMBERED = re.compile(r"(.+?)[-_ (]+\d{1,3}\)?")
+
+
+def checked_listings(
+    client: Service, listings: dict[str, list[str]], before: Rows, progress: gr.Progress
+) -> Iterator[Rows]:
+    """Check photos listing by listing; yield all rows after each.
+
+    A listing whose photos all have a verdict in `before` is not asked for again.
+    """
+    paths = [path for photos in listings.values() for path in photos]
+    done = {path for path, row in before.items() if not row[HEADERS.index("error")]}
+    rows: Rows = {}
+    down = None
+    for name, photos in listings.items():
+        if set(photos) <= done:
+            rows |= {path: before[path] for path in photos}
+            continue
+        progress((len(rows), len(paths)), unit="photos")
+        try:
+            if down:
+                raise down
+            rows |= _rows_of_listing(client, name, photos, partial(progress, (len(rows), len(paths))))
+        except ServiceError as error:
+            down = error if error.down else None
+            rows |= {path: failed(path, str(error)) for path in photos}
+        yield {path: rows[path] for path in paths if path in rows}
+    yield rows
+
+
+def _rows_of_listing(client: Service, name: str, photos: list[str], say: Callable[..., Any]) -> Rows:
+    answer = _patiently(client.listing, photos, say)
+    said = answer["listing"]
+    rows = {path: row(path, item) for path, item in zip(photos, answer["results"], strict=True)}
+    for place, path in enumerate(photos):
+        because = ", because of this photo" if place in said["carried_by"] and said["decision"] != "clear" else ""
+        rows[path][HEADERS.index("listing")] = f"{name}: {said['decision']}{because}"
+    return rows
+
+
+def _patiently(
+    ask: Callable[[list[str]], dict[str, Any]], photos: list[str], say: Callable[..., Any]
+) -> dict[str, Any]:
+    """Ask for a batch or a listing; where the service says how long to wait, wait and ask again."""
 
     def tell(seconds: float) -> None:
         say(desc=f"The detector asks to wait {seconds:.0f} seconds")
 
-    results: list[dict[str, Any]] = patiently(_PATIENCE, tell, when_down=False)(client.batch, batch)["results"]
-    return results
+    answer: dict[str, Any] = patiently(_PATIENCE, tell, when_down=False)(ask, photos)
+    return answer
 
 
 def summary(rows: Rows, total: int) -> str:
@@ -102,7 +179,17 @@ def summary(rows: Rows, total: int) -> str:
     counts = ", ".join(f"{decisions.count(name)} {name}" for name in ("flag", "review", "clear"))
     failures = decisions.count("")
     more = f", {failures} without a verdict: the table says why; the button tries them again" if failures else ""
-    return f"{len(rows)} of {total} photos: {counts}{more}."
+    return f"{len(rows)} of {total} photos: {counts}{more}.{_of_listings(rows)}"
+
+
+def _of_listings(rows: Rows) -> str:
+    cells = [cell.rpartition(": ") for row in rows.values() if (cell := row[HEADERS.index("listing")])]
+    found = {name: said.partition(",")[0] for name, _, said in cells}
+    if not found:
+        return ""
+    decisions = list(found.values())
+    counts = ", ".join(f"{decisions.count(name)} {name}" for name in ("flag", "review", "clear"))
+    return f" {len(found)} listing{'' if len(found) == 1 else 's'}: {counts}."
 
 
 def row(path: str, item: dict[str, Any]) -> Row:
@@ -117,13 +204,13 @@ def row(path: str, item: dict[str, Any]) -> Row:
     likely, share = (likely, round(100 * item["probability"], 2)) if item["in_domain"] else ("", None)
     return [
         thumbnail(path), Path(path).name, item["decision"], likely, share, inside, made, words.model(item), "",
-        item["request_id"],
+        "", item["request_id"],
     ]  # fmt: skip
 
 
 def failed(path: str, sentence: str, request_id: str = "") -> Row:
     """Return the row of a photo without a verdict."""
-    return [thumbnail(path), Path(path).name, "", "", None, "", "", "", sentence, request_id]
+    return [thumbnail(path), Path(path).name, "", "", None, "", "", "", "", sentence, request_id]
 
 
 def thumbnail(path: str) -> str:

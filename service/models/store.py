@@ -12,6 +12,7 @@ from service import metrics
 from service.models.card import CARD, ENCODERS, MODEL, ModelError, read_card
 from service.models.choice import overlap
 from service.models.detector import Detector
+from service.models.listing import Rule, load_rule
 from service.models.shop import ShopCalibration, read_calibration
 from service.settings import Settings
 
@@ -76,6 +77,7 @@ class ModelStore:
         """Load all models; each one that cannot be loaded is logged in one line and left out."""
         self._settings = settings
         self._places: dict[str, _Place] = {}
+        self._rules: dict[str, Rule] = {}  # by the digest of the model file
         self.models: Mapping[str, Detector] = {}
         self.refused: Mapping[str, str] = {}
         self.shop: ShopCalibration | None = None
@@ -122,7 +124,15 @@ class ModelStore:
         if key != _ONE_MODEL and path.is_dir() and (name := read_card(path).name) != key:
             raise ModelError(f"{path / CARD} is the card of {name}: name the folder {name}, or put {key}'s card there")
         threads = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // self._settings.workers))
-        return Detector(path, alpha=self._settings.alpha, ai_prior=self._settings.ai_prior, threads=threads)
+        detector = Detector(path, alpha=self._settings.alpha, ai_prior=self._settings.ai_prior, threads=threads)
+        self._rules[detector.sha256] = rule = load_rule(path, detector.card, detector.alpha)
+        if rule.note:
+            logger.info("%s", rule.note)
+        return detector
+
+    def rule(self, detector: Detector) -> Rule:
+        """Return what listings are judged by whose photos a model answered that is in service, or was."""
+        return self._rules[detector.sha256]
 
     def _read_calibration(self, settled: float) -> None:
         """Read the shop's calibration where its file is new and was left alone."""

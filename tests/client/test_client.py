@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from client import Client, Drift, Failure, Feedback, Prediction, ServiceError
+from client import Client, Drift, Failure, Feedback, Listing, Prediction, ServiceError
 from client.answers import Credential
 from client.folder import COLUMNS, SUFFIXES, FolderError, photos_of, score_folder, write_table
 from client.patience import patiently
@@ -107,6 +107,11 @@ def test_what_the_service_sends_can_be_read(type_: Any, schema: Any) -> None:
     assert unread(sent, TypeAdapter(type_).json_schema()) == []
 
 
+def test_what_the_service_says_of_a_listing_can_be_read() -> None:
+    sent = TypeAdapter(schemas.Listing).json_schema(mode="serialization")
+    assert unread(sent, TypeAdapter(Listing).json_schema()) == [".answers"], "those come from the batch's part"
+
+
 def test_what_the_service_changes_or_drops_is_seen() -> None:
     sent = TypeAdapter(schemas.PredictResponse).json_schema(mode="serialization")
     known = TypeAdapter(Prediction).json_schema()
@@ -178,6 +183,38 @@ def test_many_photos_in_order_and_a_bad_one(client: Client) -> None:
         found = answers[place]
         assert isinstance(found, Prediction)
         assert found.probability == pytest.approx(client.predict(photos[place]).probability, abs=1e-5)
+
+
+@pytest.mark.serve
+def test_a_listing_has_one_answer(client: Client, service: Server, tmp_path: Path) -> None:
+    photos = [
+        encode(photo(seed=1)),
+        b"no photo",
+        TRUSTED.sign(encode(photo()), "PNG", GENERATED),
+        encode(photo(seed=1)),
+    ]
+    found = client.predict_listing(photos, "lamp-17")
+    assert (found.id, found.decision, found.decided_by, found.carried_by) == ("lamp-17", "flag", "credential", [2])
+    assert (found.photos, found.repeated) == (2, [3])
+    assert [type(answer) for answer in found.answers] == [Prediction, Failure, Prediction, Prediction]
+    with pytest.raises(ServiceError, match="at most 20"):
+        client.predict_listing([b"x"] * 21)
+    (tmp_path / "lamp" / "more").mkdir(parents=True)
+    for place, data in enumerate(photos):
+        (tmp_path / "lamp" / "more" / f"{place}.png").write_bytes(data)
+    done = run(service, "listing", tmp_path / "lamp", "--id", "lamp-17")
+    first, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"flag    P\(AI\) \S+  lamp-17  .*lamp: 2 photos", first)
+    assert [line for line in lines if line.endswith("<- flags the listing")] == [next(x for x in lines if "2.png" in x)]
+    assert "(there already)" in done.stdout
+    assert done.returncode == 1, "one photo has no verdict"
+    as_json = json.loads(run(service, "listing", tmp_path / "lamp", "--json").stdout)
+    assert (as_json["decision"], as_json["carried_by"]) == ("flag", [2])
+    (tmp_path / "empty").mkdir()
+    for folder, sentence in (("empty", "holds no photo"), ("nowhere", "is not a folder")):
+        refused = run(service, "listing", tmp_path / folder)
+        assert refused.returncode == 2
+        assert sentence in refused.stderr
 
 
 @pytest.mark.serve

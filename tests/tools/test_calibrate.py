@@ -134,6 +134,15 @@ def test_what_is_found_at_a_threshold(model: Path) -> None:
     assert found.of_all == 0.25, "both sources weigh the same"
 
 
+def test_a_reference_may_number_the_generators(model: Path, tmp_path: Path) -> None:
+    with np.load(model / "reference.npz") as stored:
+        arrays = dict(stored)
+    names, numbers = np.unique(arrays["generator"], return_inverse=True)
+    np.savez(tmp_path / "reference.npz", **arrays | {"generator": numbers.astype(np.uint16), "generator_names": names})
+    card = read_card(model)
+    assert recall(tmp_path / "reference.npz", card, 0.955) == recall(model / "reference.npz", card, 0.955)
+
+
 def test_suspicious_photos_can_be_left_out(model: Path) -> None:
     photos = photos_of([*np.linspace(0, 0.5, 300).round(6), 0.98, 0.99])
     kept = without(photos, 0.97)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import psutil
@@ -22,7 +23,7 @@ from tests.support import tiny_frozen, tiny_model
 from tests.support.photos import BAD, GOOD, encode, photo
 from tests.support.server import free_port
 from tests.support.shops import calibration_of
-from tools.score.__main__ import main, plan, score
+from tools.score.__main__ import main, plan, put_together, score
 from tools.score.catalogue import survey
 from tools.score.scorer import Scorer, part_name
 
@@ -308,3 +309,61 @@ def test_a_calibration_that_does_not_fit_is_refused(photos: Path, model: Path, t
         with pytest.raises(StageError, match=re.escape(said)):
             settled(str(photos), str(tmp_path / "out"), model, **changes)
         assert not (tmp_path / "out/_plan.json").exists()
+
+
+class TestListings:
+    """One more table, of listings."""
+
+    def write(self, folder: Path) -> None:
+        for name, seeds in {"lamp": (0, 1, 0), "vase": (2,), "lamp/more": (3,)}.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for place, seed in enumerate(seeds):
+                (folder / name / f"{place}.png").write_bytes(encode(photo(seed=seed)))
+        (folder / "vase" / "broken.jpg").write_bytes(BAD["truncated_jpeg"][0])
+
+    def told(self, source: str, out: Path, model: Path, by: str) -> list[dict[str, object]]:
+        options = {"column": "image", "part_photos": 2, "alpha": 0.01, "ai_prior": 0.5, "listing_by": by}
+        settled(source, str(out), model, **options)
+        job = plan(source, str(out), model, **options)
+        done = put_together(job, model, {})
+        rows = pq.read_table(out / "_listings.parquet").to_pylist()
+        assert sum(done["listings"].values()) == len(rows)
+        assert len(pq.read_table(out)) == 6, "the table of photos is that of photos alone"
+        return rows
+
+    def test_a_folder_is_a_listing(self, model: Path, tmp_path: Path) -> None:
+        self.write(tmp_path / "photos")
+        rows = self.told(str(tmp_path / "photos"), tmp_path / "out", model, "folder")
+        found = {Path(str(row["listing"])).name: row for row in rows}
+        numbers = {name: [row[key] for key in ("photos", "repeated", "failed")] for name, row in found.items()}
+        assert numbers == {"lamp": [2, 1, 0], "more": [1, 0, 0], "vase": [1, 0, 1]}
+        photos = {row["name"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
+        for name in ("vase", "more"):  # of one photo each
+            (only,) = (row for row in photos.values() if row["listing"] == found[name]["listing"] and not row["error"])
+            assert found[name]["decision"] == only["decision"]
+            assert found[name]["carried_by"] == ([] if only["decision"] == "clear" else [only["name"]])
+
+    def test_a_column_tells_the_listing(self, model: Path, tmp_path: Path) -> None:
+        names = ["lamp", "vase", "lamp", None, "vase", "lamp"]  # not side by side
+        images = [encode(photo(seed=seed)) for seed in range(6)]
+        table = pa.table({"image": images, "id": [f"{place}" for place in range(6)], "shop item": names})
+        pq.write_table(table, tmp_path / "photos.parquet", row_group_size=2)
+        rows = self.told(str(tmp_path / "photos.parquet"), tmp_path / "out", model, "column:shop item")
+        assert [(row["listing"], row["photos"]) for row in rows] == [("lamp", 3), ("vase", 2)]
+        for row in rows:
+            assert set(row["carried_by"]) <= {str(place) for place in range(6)}
+
+    def test_no_such_column(self, model: Path, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [GOOD["png"]]}), tmp_path / "photos.parquet")
+        with pytest.raises(StageError, match="has no column 'shop'"):
+            self.told(str(tmp_path / "photos.parquet"), tmp_path / "out", model, "column:shop")
+        self.write(tmp_path / "photos")
+        with pytest.raises(StageError, match="take --listing-by folder"):
+            self.told(str(tmp_path / "photos"), tmp_path / "other", model, "column:shop")
+
+    @pytest.mark.parametrize("by", ["shop", "column:"])
+    def test_an_unknown_way_is_refused(self, by: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.setattr(sys, "argv", ["score", "here", "there", "--listing-by", by])
+        with pytest.raises(SystemExit):
+            main()
+        assert "give folder, or column:NAME" in capsys.readouterr().err

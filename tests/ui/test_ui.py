@@ -234,6 +234,40 @@ def test_the_table_keeps_order_and_says_what_failed(tmp_path: Path) -> None:
     )
 
 
+def test_listings_are_told_apart_by_name() -> None:
+    names = ["lamp-1.jpg", "lamp-2.png", "vase (3).jpg", "vase_12.jpg", "chair.jpg", "17.jpg", "boot-17-1.jpg"]
+    paths = [f"/tmp/{place}/{name}" for place, name in enumerate(names)]
+    found = many.listings_of(paths, many.BY_NAME)
+    assert {name: len(photos) for name, photos in found.items()} == {
+        "lamp": 2, "vase": 2, "chair": 1, "17": 1, "boot-17": 1,
+    }  # fmt: skip
+    assert many.listings_of(paths, many.ALL) == {"all": paths}
+
+
+def test_a_listing_has_one_decision_and_names_its_photo(tmp_path: Path) -> None:
+    class Listings(Service):
+        asked = 0
+
+        def listing(self, photos: Any, *_: Any) -> dict[str, Any]:
+            self.asked += 1
+            if len(photos) > BATCH:
+                raise ServiceError("Files: 21 files; a listing has at most 20.", status=422)
+            items = [ANSWER | {"error": None, "request_id": f"one:{place}"} for place in range(len(photos))]
+            return {"results": items, "listing": {"decision": "flag", "carried_by": [1]}}
+
+    service = Listings("http://127.0.0.1:9")
+    listings = {"lamp": ["lamp-1.png", "lamp-2.png"], "many": [f"many-{place}.png" for place in range(21)]}
+    *_, rows = many.checked_listings(service, listings, {}, lambda *_, **__: None)
+    cells = {path: row[HEADERS.index("listing")] for path, row in rows.items()}
+    assert (cells["lamp-1.png"], cells["lamp-2.png"]) == ("lamp: flag", "lamp: flag, because of this photo")
+    assert rows["many-0.png"][HEADERS.index("error")] == "Files: 21 files; a listing has at most 20."
+    said = many.summary(rows, 23)
+    assert said.startswith("23 of 23 photos: 2 flag, 0 review, 0 clear, 21 without a verdict")
+    assert said.endswith(" 1 listing: 1 flag, 0 review, 0 clear.")
+    *_, again = many.checked_listings(service, listings, rows, lambda *_, **__: None)
+    assert (again == rows, service.asked) == (True, 3)
+
+
 def test_the_model_that_answered_is_named(tmp_path: Path) -> None:
     both = {"model": "photos", "model_version": "2.0.0"}
     assert "<dd>photos 2.0.0</dd>" in words.verdict(ANSWER | both)

@@ -174,7 +174,9 @@ def recall(reference: Path, card: Card, flag: float) -> Recall:
     distance = arrays["ood_score"] if "ood_score" in arrays else arrays["distance"]
     found = (arrays["probability"] >= max(flag, 0.5)) & (distance <= card.domain.threshold)
     weight = 1 / arrays["source_photos"] if "source_photos" in arrays else np.ones(len(generated))
-    generator = arrays["generator"] if "generator" in arrays else np.full(len(generated), "")
+    generator = arrays.get("generator", np.full(len(generated), ""))
+    if "generator_names" in arrays:  # references of photos 0.4.0 have the names themselves
+        generator = arrays["generator_names"][generator]
 
     def share(mask: npt.NDArray[np.bool_]) -> float:
         return round(float((found[mask] * weight[mask]).sum() / weight[mask].sum()), 6)

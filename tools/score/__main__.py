@@ -28,12 +28,14 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from service.models.card import CARD, MODEL, Card, ModelError
+from service.models.card import CARD, MODEL, Card, ModelError, read_card
 from service.models.detector import Detector
+from service.models.listing import Judge, load_rule
 from service.models.shop import ShopCalibration, read_calibration
 from service.photo.credentials import KEY_USAGES, CredentialReader, read_certificates, read_key_usages
 from stages.common import StageError, only_one, run_command
-from tools.score.catalogue import survey
+from tools.score.catalogue import FOLDER, OF_COLUMN, survey
+from tools.score.listings import write_listings
 from tools.score.scorer import (
     MODELS,
     PARTS,
@@ -70,6 +72,7 @@ def plan(
     ai_marks: str = "show",
     calibration: ShopCalibration | None = None,
     group: str | None = None,
+    listing_by: str = "",
 ) -> Job:
     """Cut the catalogue into parts and write all that the job needs into `out`, or return the job that is there.
 
@@ -87,6 +90,7 @@ def plan(
         ai_marks: as the service's AI_MARKS.
         calibration: what is in the file of the service's CALIBRATION; None: the models' thresholds decide.
         group: of the shop's photos; None: the whole shop's thresholds decide.
+        listing_by: what tells the listing of a photo: `folder`, `column:NAME` of Parquet files, or nothing.
 
     Raises:
         StageError: `out` holds something else, there is no photo, the models or the anchors cannot be loaded, or the
@@ -104,7 +108,7 @@ def plan(
     digests = {name: detector.card.sha256 for name, detector in detectors.items()}
     facts = {"source": source, "column": column, "models": digests, "alpha": alpha, "ai_prior": ai_prior}
     facts |= {"trust_anchors": trust_anchors, "time_stamp_anchors": time_stamp_anchors, "key_usages": [*key_usages]}
-    facts |= {"ai_marks": ai_marks, "columns": SCHEMA.names, "group": group}
+    facts |= {"ai_marks": ai_marks, "columns": SCHEMA.names, "group": group, "listing_by": listing_by}
     facts |= {"calibration": calibration.model_dump(mode="json") if calibration else None}
     there = _names(out) - {LOCK}
     if PLAN in there:
@@ -119,7 +123,7 @@ def plan(
     if there - {PARTS, MODELS}:
         raise StageError(f"{out} holds other files: name an empty folder")
     buffer = io.BytesIO()
-    pq.write_table(survey(source, column, part_photos), buffer)
+    pq.write_table(survey(source, column, part_photos, listing_by), buffer)
     write(out, PARTS, buffer.getvalue())
     for name, held in files.items():
         for file, data in held.items():
@@ -139,6 +143,25 @@ def _check(calibration: ShopCalibration | None, group: str | None, detectors: Ma
     calibration.check(detector.card, detector.sha256, detector.alpha)
     if group and not calibration.knows(group):
         raise ModelError(f"--group {group}: nobody calibrated it; {calibration.groups_in_words()}")
+
+
+def put_together(job: Job, models: Path, done: dict[str, Any]) -> dict[str, Any]:
+    """Write `_listings.parquet`, and add to what `_done.json` says how many listings there are of each decision.
+
+    Args:
+        job: whose photos are all scored.
+        models: as `plan` took them, each with its reference.npz.
+        done: what `_done.json` says.
+    """
+    judges = {}
+    for path in find_models(models):
+        detector = job.models[read_card(path).name].detector
+        rule = load_rule(path, detector.card, detector.alpha)
+        judges[detector.name] = Judge(rule, detector.thresholds, detector.ai_prior)
+    (alpha,) = {by.detector.alpha for by in job.models.values()}
+    done |= {"listings": write_listings(job, judges, alpha)}
+    write(job.out, DONE, (json.dumps(done, indent=2) + "\n").encode())
+    return done
 
 
 def _files(path: Path, card: Card) -> dict[str, bytes]:
@@ -283,6 +306,13 @@ def main() -> None:
         help="what a signer's certificate may be for: object identifiers, or a file with one a line",
     )
     parser.add_argument(
+        "--listing-by",
+        default="",
+        metavar="folder|column:NAME",
+        help="write a table of listings, too: their photos lie in one folder, or have one value in a column of Parquet "
+        "files",
+    )
+    parser.add_argument(
         "--ai-marks", choices=("show", "review"), default="show", help="review: a photo with a mark is never cleared"
     )
     parser.add_argument("--calibration", type=Path, help="file of a shop's own thresholds (tools.calibrate)")
@@ -294,15 +324,21 @@ def main() -> None:
     usages = _option("--key-usages", options.key_usages, read_key_usages)
     if options.workers < 1 or options.part_photos < 1:
         parser.error("--workers and --part-photos must be 1 or more")
+    by = options.listing_by
+    if by not in {"", FOLDER} and not (by.startswith(OF_COLUMN) and by != OF_COLUMN):
+        parser.error(f"--listing-by is '{by}': give {FOLDER}, or {OF_COLUMN}NAME")
     source, out = map(_absolute, (options.source, options.out))
+    models = released(options.model)
     with nullcontext() if "://" in out else only_one(Path(out) / LOCK, f"a run into {out}"):
         job = plan(
-            source, out, released(options.model), column=options.column, part_photos=options.part_photos,
+            source, out, models, column=options.column, part_photos=options.part_photos,
             alpha=options.alpha, ai_prior=options.ai_prior, trust_anchors=anchors,
             time_stamp_anchors=times, key_usages=usages, ai_marks=options.ai_marks,
             calibration=shop, group=options.group,
+            listing_by=by,
         )  # fmt: skip
-        print(json.dumps(score(job, options.workers, options.address), indent=2))
+        done = score(job, options.workers, options.address)
+        print(json.dumps(put_together(job, models, done) if by else done, indent=2))
 
 
 if __name__ == "__main__":

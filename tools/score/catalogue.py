@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -23,7 +23,21 @@ SCHEMA = pa.schema([("part", pa.int32()), ("path", pa.string()), ("row_group", p
 _CHUNK = 32  # photos fetched at a time; from a bucket all at once
 _NAMES = ("name", "path", "filename", "id")  # columns of Parquet files that tell a photo's name, first found first
 
-Photo = tuple[str, bytes | Exception]
+FOLDER, OF_COLUMN = "folder", "column:"  # what tells the listing of a photo
+
+
+class Photo(NamedTuple):
+    """A photo of a catalogue.
+
+    Attributes:
+        name: its path, or what the Parquet file calls it.
+        data: its bytes, or why there are none.
+        listing: the listing that it is of; None: nothing says so.
+    """
+
+    name: str
+    data: bytes | Exception
+    listing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,14 @@ class Catalogue:
         source: as it was named.
         column: of Parquet files, where the photos are.
         table: `SCHEMA`. One row is one photo's file, or one row group of a Parquet file.
+        listing_by: `folder`: photos in one folder are of one listing; `column:NAME`: those with the same value there;
+            empty: nothing is known of listings.
     """
 
     source: str
     column: str
     table: pa.Table
+    listing_by: str = ""
 
     def parts(self) -> dict[int, int]:
         """Return each part's number and how many photos it has."""
@@ -52,7 +69,7 @@ class Catalogue:
         return rows
 
 
-def survey(source: str, column: str, part_photos: int) -> pa.Table:
+def survey(source: str, column: str, part_photos: int, listing_by: str = "") -> pa.Table:
     """List the photos of `source`, cut into parts: `SCHEMA`.
 
     Args:
@@ -60,6 +77,7 @@ def survey(source: str, column: str, part_photos: int) -> pa.Table:
             every file that is called like a photo, in folders below it, too.
         column: of Parquet files, the one with the photos: their bytes, or `datasets`' struct of bytes and path.
         part_photos: files in a part. Of Parquet files a row group is a part.
+        listing_by: as `Catalogue.listing_by`.
 
     Raises:
         StageError: there is nothing to score, or no such column.
@@ -75,12 +93,14 @@ def survey(source: str, column: str, part_photos: int) -> pa.Table:
     photos = [each for each in found if _is_photo(PurePosixPath(each))]
     if tables and photos:
         raise StageError(f"{source} holds Parquet files and photos: name one kind, such as '{source}/*.parquet'")
-    if tables and (groups := _row_groups(fs, tables, column)).num_rows:
+    if tables and (groups := _row_groups(fs, tables, column, listing_by)).num_rows:
         return groups
     if not photos:
         raise StageError(
             f"{source} holds no .parquet, {', '.join(sorted(SUFFIXES))}: name a folder, glob or bucket with some"
         )
+    if listing_by.startswith(OF_COLUMN):
+        raise StageError(f"{source} holds photos, and columns are of Parquet files: take --listing-by {FOLDER}")
     part = [place // part_photos for place in range(len(photos))]
     columns = {"part": part, "path": photos, "row_group": [-1] * len(photos), "photos": [1] * len(photos)}
     return pa.table(columns, schema=SCHEMA)
@@ -92,18 +112,25 @@ def read(catalogue: Catalogue, part: int) -> Iterator[list[Photo]]:
     rows = catalogue.rows(part)
     if rows[0]["row_group"] >= 0:
         for row in rows:
-            yield from _from_row_group(fs, row["path"], row["row_group"], catalogue.column)
+            yield from _from_row_group(fs, row["path"], row["row_group"], catalogue)
         return
     for start in range(0, len(rows), _CHUNK):
         names = [row["path"] for row in rows[start : start + _CHUNK]]
-        yield list(zip(names, fs.cat_ranges(names, None, None, on_error="return"), strict=True))
+        found = zip(names, fs.cat_ranges(names, None, None, on_error="return"), strict=True)
+        yield [Photo(name, data, _listing(catalogue, name)) for name, data in found]
+
+
+def _listing(catalogue: Catalogue, name: str) -> str | None:
+    """Return the folder of a photo, where that tells its listing."""
+    parent = str(PurePosixPath(name).parent)
+    return parent if catalogue.listing_by == FOLDER and parent != "." else None
 
 
 def _is_photo(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")  # macOS puts such beside each file
 
 
-def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -> pa.Table:
+def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str, listing_by: str) -> pa.Table:
     rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for path in tables:
         try:
@@ -113,6 +140,10 @@ def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -
             raise StageError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())[:300]}") from error
         if column not in names:
             raise StageError(f"{path} has no column '{column}', but {', '.join(names)}: name it with --column")
+        if listing_by.startswith(OF_COLUMN) and (listing := listing_by.removeprefix(OF_COLUMN)) not in names:
+            raise StageError(
+                f"{path} has no column '{listing}', but {', '.join(names)}: name it with --listing-by {OF_COLUMN}NAME"
+            )
         for group in range(metadata.num_row_groups):
             if photos := metadata.row_group(group).num_rows:
                 for name, value in zip(SCHEMA.names, (len(rows["part"]), path, group, photos), strict=True):
@@ -120,11 +151,16 @@ def _row_groups(fs: fsspec.AbstractFileSystem, tables: list[str], column: str) -
     return pa.table(rows, schema=SCHEMA)
 
 
-def _from_row_group(fs: fsspec.AbstractFileSystem, path: str, group: int, column: str) -> Iterator[list[Photo]]:
+def _from_row_group(
+    fs: fsspec.AbstractFileSystem, path: str, group: int, catalogue: Catalogue
+) -> Iterator[list[Photo]]:
+    column, by = catalogue.column, catalogue.listing_by
+    listing = by.removeprefix(OF_COLUMN) if by.startswith(OF_COLUMN) else None
     with fs.open(path) as file, pq.ParquetFile(file) as parquet:
         names = [name for name in _NAMES if name in parquet.schema_arrow.names and name != column][:1]
+        wanted = list(dict.fromkeys([column, *names, *([listing] if listing else [])]))
         place = 0
-        for batch in parquet.iter_batches(_CHUNK, row_groups=[group], columns=[column, *names]):
+        for batch in parquet.iter_batches(_CHUNK, row_groups=[group], columns=wanted):
             photos: list[Photo] = []
             for row in batch.to_pylist():
                 value = row[column]
@@ -132,6 +168,8 @@ def _from_row_group(fs: fsspec.AbstractFileSystem, path: str, group: int, column
                 data = value.get("bytes") if isinstance(value, dict) else value
                 name = row[names[0]] if names else inner
                 known = str(name) if name is not None else f"{path}#{group}:{place}"
-                photos.append((known, data if isinstance(data, bytes) else ValueError("the row holds no bytes")))
+                of = row[listing] if listing else _listing(catalogue, known)
+                bytes_ = data if isinstance(data, bytes) else ValueError("the row holds no bytes")
+                photos.append(Photo(known, bytes_, None if of is None else str(of)))
                 place += 1
             yield photos

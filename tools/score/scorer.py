@@ -1,6 +1,7 @@
 """Scores one part of a catalogue and writes it whole: what a worker of `tools.score.__main__` does."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import tempfile
@@ -40,6 +41,8 @@ _TYPES: dict[Any, pa.DataType] = {
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
+        ("listing", pa.string()),  # null, and the next: the run was told of no listings
+        ("digest", pa.string()),  # sha256 of the file
         *(
             (name, _TYPES.get(field.annotation, pa.string()))
             for name, field in Decided.model_fields.items()
@@ -131,7 +134,7 @@ def load_job(out: str) -> Job:
             for file in [MODEL, *([encoder.file] if encoder else [])]:
                 fs.get_file(f"{folder}/{MODELS}/{name}/{file}", str(copy / file))
         detectors = load_models(Path(temporary), alpha=plan["alpha"], ai_prior=plan["ai_prior"])
-    catalogue = Catalogue(plan["source"], plan["column"], parts)
+    catalogue = Catalogue(plan["source"], plan["column"], parts, plan["listing_by"])
     credentials = CredentialReader(
         plan["trust_anchors"], time_stamp_anchors=plan["time_stamp_anchors"], key_usages=tuple(plan["key_usages"])
     )
@@ -187,8 +190,11 @@ class Scorer:
 
     def _rows(self, photos: list[Photo]) -> list[dict[str, Any]]:
         """Return a row for each photo, in order; each model scores its photos in one forward pass."""
-        rows: list[dict[str, Any]] = [{"name": name} for name, _ in photos]
-        decoded = list(self._decoded(rows, [data for _, data in photos]))
+        rows: list[dict[str, Any]] = [{"name": photo.name, "listing": photo.listing} for photo in photos]
+        for row, photo in zip(rows, photos, strict=True):
+            if photo.listing is not None and isinstance(photo.data, bytes):
+                row["digest"] = hashlib.sha256(photo.data).hexdigest()
+        decoded = list(self._decoded(rows, [photo.data for photo in photos]))
         decoded.sort(key=lambda photo: photo.model)
         for name, group in groupby(decoded, key=lambda photo: photo.model):
             self._judge(self.job.models[name], list(group))

@@ -1,4 +1,4 @@
-"""Is this photo real or AI-generated? One, several, and why."""
+"""Is this photo real or AI-generated? One, several, those of a listing, and why."""
 
 from typing import Annotated
 
@@ -9,7 +9,8 @@ from service.http.dependencies import RequestId, StateOf, body_of
 from service.http.errors import ApiError
 from service.http.openapi import errors
 from service.http.routing import many_photos, one_photo, rules
-from service.predict import clean_name, explain_one, predict_many, predict_one
+from service.http.state import AppState
+from service.predict import clean_name, explain_one, predict_listing, predict_many, predict_one
 
 _FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
@@ -70,14 +71,46 @@ async def predict_batch(
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
     models = state.in_force(group)
+    batch = await _read(files, state, "a batch")
+    answer = await state.photo_queue.run(lambda: predict_many(batch, request_id, models, state), weight=len(batch))
+    request.state.log |= _counted(answer)
+    return answer
+
+
+@router.post("/predict/listing")
+@rules(max_body=many_photos, rate_limit=lambda settings: settings.rate_limit_batch)
+async def predict_of_listing(
+    *,
+    request: Request,
+    state: StateOf,
+    request_id: RequestId,
+    files: Annotated[list[UploadFile], File(description="the photos of one listing, in the order of the answers")],
+    listing_id: Annotated[
+        str, Form(pattern=schemas.LISTING_ID, description="your name for it, which the log keeps: no spaces; '': none")
+    ] = "",
+    group: Group = None,
+) -> schemas.ListingResponse:
+    """As `/predict/batch` for all photos of one listing, and one answer for all of them."""
+    models = state.in_force(group)
+    batch = await _read(files, state, "a listing")
+    answer = await state.photo_queue.run(
+        lambda: predict_listing(batch, listing_id, request_id, models, state), weight=len(batch)
+    )
+    request.state.log |= _counted(answer) | {"listing": answer.listing.id, "decision": answer.listing.decision}
+    return answer
+
+
+async def _read(files: list[UploadFile], state: AppState, what: str) -> list[tuple[str, bytes]]:
+    """Return the files' names, fit to be echoed, and what is in them."""
     most = state.settings.max_batch_images
     if len(files) > most:
-        raise ApiError(422, "validation_error", f"files: {len(files)} files; a batch has at most {most}")
-    batch = [(clean_name(file.filename), await file.read()) for file in files]
-    answer = await state.photo_queue.run(lambda: predict_many(batch, request_id, models, state), weight=len(batch))
+        raise ApiError(422, "validation_error", f"files: {len(files)} files; {what} has at most {most}")
+    return [(clean_name(file.filename), await file.read()) for file in files]
+
+
+def _counted(answer: schemas.BatchResponse) -> dict[str, object]:
     versions = {item.model: item.model_version for item in answer.results if item.error is None}
-    request.state.log |= {"photos": answer.total, "failed": answer.failed, "models": versions}
-    return answer
+    return {"photos": answer.total, "failed": answer.failed, "models": versions}
 
 
 def _logged(answer: schemas.PredictResponse) -> dict[str, str]:
