@@ -26,7 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.models.card import Card, read_card
 from service.models.decision import Thresholds, decide
 from service.models.listing import Judge, ListingVerdict, Member, judge_listing, learn, log_ratio
+from stages.common import StageError, run_command
+from stages.frozen.dataset import PHOTOS, RENDER, read_rows
 from stages.frozen.thresholds import robust_threshold
+from stages.paths import ModelPaths
 
 SIZES = (1, 2, 5, 10, 20)  # photos in a listing
 COPIES = 20  # of one photo: the worst that dependence can do
@@ -78,6 +81,23 @@ class Plan:
     splits: int
     draws: int
     grouped: bool = True
+
+
+def sources_of(arrays: Mapping[str, np.ndarray], dataset: Path) -> np.ndarray:
+    """Return the source of each photo of a reference, uint16 [N], out of the data set that it was made from.
+
+    Raises:
+        StageError: there is no data set, or another one.
+    """
+    rows = read_rows(dataset / PHOTOS)
+    rows = rows.take(np.flatnonzero(rows.label != RENDER))
+    same = len(rows) == len(arrays["label"]) and all(
+        (mine == arrays[name]).all()
+        for name, mine in (("label", rows.label), ("generator", rows.generator), ("source_photos", rows.of_source))
+    )
+    if not same:
+        raise StageError(f"{dataset / PHOTOS} is not what the release was made from: run 'dvc repro preprocess@photos'")
+    return np.unique(rows.source, return_inverse=True)[1].astype(np.uint16)
 
 
 def photos_of(arrays: Mapping[str, np.ndarray], card: Card, label: int) -> Photos:
@@ -326,8 +346,8 @@ def main() -> None:
     card = read_card(options.model)
     with np.load(options.reference, allow_pickle=False) as stored:
         arrays: dict[str, np.ndarray] = {name: stored[name] for name in stored.files}
-    if "source" not in arrays:
-        parser.error(f"{options.reference} does not say which source its photos are of: evaluate and release anew")
+    if "source" not in arrays:  # a release of before references had it
+        arrays["source"] = sources_of(arrays, ModelPaths(card.name).dataset)
 
     def at(alpha: float, **more: bool) -> dict[str, Any]:
         figures = Bench(arrays, card, Plan(alpha, options.splits, options.draws, **more)).figures()
@@ -348,4 +368,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
