@@ -572,9 +572,9 @@ def test_two_runs_into_one_table_are_told(service: Server, folder: Path, tmp_pat
     held = threading.Event()
 
     class Slow(Client):
-        def predict_batch(self, photos: Any) -> Any:
+        def predict_batch(self, photos: Any, group: str | None = None) -> Any:
             held.wait(30)
-            return super().predict_batch(photos)
+            return super().predict_batch(photos, group)
 
     out = tmp_path / "verdicts.csv"
     with Slow(service.url, "secret") as slow:

@@ -30,6 +30,7 @@ from service.settings import Settings
 from tests.support import tiny_model
 from tests.support.http import is_error
 from tests.support.photos import BAD, GOOD, encode, photo, with_chunk
+from tests.support.shops import calibration_of, write_calibration
 
 ALPHA = 0.02
 SHOP, PHOTO, MEAN = 1.8, 2.2, 4.0  # spread of shops, and of photos of one shop; distance of both labels from 0
@@ -348,7 +349,7 @@ class TestService:
         model = tiny_model.build(tmp_path / "model.onnx", card)
         log = f"sqlite:///{tmp_path / 'log'}.db"
         state = start_worker(Settings(model_path=model, log_url=log, monitor=False, ai_marks="review"))
-        models = state.models()
+        models = state.in_force()
         files = [("a.png", encode(photo(seed=seed))) for seed in range(20)]
         answers = predict_many(files, "x", models, state).results
         name, clear = files[next(place for place, each in enumerate(answers) if each.decision == "clear")]
@@ -356,4 +357,30 @@ class TestService:
         found = predict_listing([(name, clear), (name, marked)], "", "y", models, state).listing
         assert (found.photos, found.repeated) == (1, [1])
         assert (found.decision, found.decided_by, found.carried_by) == ("review", "mark", [1])
+        state.log.close()
+
+    def test_a_shops_own_thresholds_decide_its_listings(self, tmp_path: Path) -> None:
+        geometry = {"min_width": 40, "max_width": 400, "min_height": 20, "max_height": 200}
+        wide = {"name": "wide", "domain": tiny_model.CARD["domain"] | {"threshold": 1e9, "geometry": geometry}}
+        wide |= {"format": 2, "input": tiny_model.CARD["input"] | {"resize": "squash"}}
+        folder = tiny_model.release(tmp_path / "models" / "wide", "1.0.0", **wide)
+        ratios = drawn(np.random.default_rng(9), 60, 25, -MEAN).ravel()
+        np.savez(
+            folder / "reference.npz", label=np.zeros(1500), probability=logistic(ratios), distance=np.zeros(1500),
+            source=np.repeat(np.arange(60), 25).astype(np.uint16),
+        )  # fmt: skip
+        shop = calibration_of(read_card(folder), 1.000001, {"shoes": 0.0})
+        file = write_calibration(tmp_path / "shop.json", shop)
+        log = f"sqlite:///{tmp_path / 'log'}.db"
+        state = start_worker(Settings(models=folder.parent, calibration=file, log_url=log, monitor=False, alpha=0.05))
+        files = [("a.png", encode(photo(100, 50, seed=seed))) for seed in range(20)]
+        answer = predict_listing(files, "", "x", state.in_force(), state)
+        assert answer.listing.notes == []
+        assert {item.calibration for item in answer.results} == {"shop"}
+        assert answer.listing.decision != "flag", "the shop's threshold is never reached"
+        for each in files:
+            for group in (None, "shoes"):
+                one = predict_listing([each], "", "y", state.in_force(group), state)
+                assert one.listing.decision == one.results[0].decision
+                assert one.listing.probability == one.results[0].probability
         state.log.close()
