@@ -208,10 +208,12 @@ def promised(judged: Judged, alpha: float, splits: list[Ints], generated: Genera
         return {"splits": 0}
     rates = np.array([each.rate for each in found])
     uppers = np.array([each.limit.upper for each in found])
+    # The photos left are a sample themselves: of a limit that holds for the shop with 95 % they exceed a little more
+    # than 5 %. For so many photos the limit is the 95th percentile of a beta-binomial distribution.
     left = len(judged.score) - PHOTOS
-    # With scores that differ and 300 products, chance alone puts this share of the splits above.
     allowed = int(np.floor(alpha * (PHOTOS + 1) + 1e-9)) - 1
-    above = betabinom(left, allowed + 1, PHOTOS - allowed).sf(np.floor(np.median(uppers) * left))
+    expected = betabinom(left, allowed + 1, PHOTOS - allowed)
+    above = expected.sf(np.floor(np.median(uppers) * left))
     return {
         "splits": len(found),
         "products": float(np.mean([len(np.unique(calibration_set(judged, chosen, None)[1])) for chosen in splits])),
@@ -221,6 +223,7 @@ def promised(judged: Judged, alpha: float, splits: list[Ints], generated: Genera
         "upper": float(np.median(uppers)),
         "above_upper": float((rates > uppers).mean()),
         "above_upper_by_chance": float(above),
+        "above_upper_of_sample": float((rates * left > expected.ppf(0.95)).mean()),
         "recall": float(np.mean([generated.found(each.flag) for each in found])),
         "released": {
             "false_positive_rate": float((judged.score >= max(released, 0.5)).mean()),
