@@ -16,7 +16,7 @@ from service.settings import Settings
 
 _ERRORS = {
     401: "no API key, or an unknown one, where keys are asked for",
-    404: "no such prediction, or no such report",
+    404: "no such prediction, report, model or group",
     408: "the body did not arrive in time",
     413: "file, body or photo too large",
     415: "another type of body, an encoded body, or a photo that is not JPEG, PNG, WebP, AVIF or HEIC",

@@ -59,11 +59,11 @@ class AppState:
             group: of the shop's photos; its thresholds decide, where a shop's calibration is in service.
 
         Raises:
-            ApiError: 503, there is no model; 422, nobody calibrated that group.
+            ApiError: 503, there is no model; 404, nobody calibrated that group.
         """
         models, shop = self.models(), self.store.shop
         if group and (shop is None or not shop.knows(group)):
-            raise ApiError(422, "unknown_group", f"group: {_unknown(group, shop)}")
+            raise ApiError(404, "unknown_group", f"group: {_unknown(group, shop)}")
         return {name: in_force(detector, shop, group) for name, detector in models.items()}
 
 

@@ -55,6 +55,7 @@ def test_every_metric_is_observed(measured: Server) -> None:
         client.post("/predict", files={"file": BAD["png_crc"][0]})
         for _ in range(2):
             client.post("/predict/explain", files={"file": GOOD["png"]})
+        client.post("/predict/listing", files=[("files", GOOD["png"])])
         client.post("/feedback", json={"request_id": told["request_id"], "label": "real"})
         client.get("/drift")
         client.get("/drift", headers={"X-API-Key": "wrong"})

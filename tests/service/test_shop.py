@@ -124,7 +124,7 @@ def test_a_group_with_too_few_products_for_alpha_gets_the_whole_shops(models: Pa
 def test_a_group_that_nobody_calibrated_is_refused(state: AppState, group: str) -> None:
     with pytest.raises(ApiError, match="name one of bags, hats, shoes, worn, or none") as error:
         state.in_force(group)
-    assert (error.value.status_code, error.value.error) == (422, "unknown_group")
+    assert (error.value.status_code, error.value.error) == (404, "unknown_group")
 
 
 def test_a_new_file_takes_over_and_a_bad_one_does_not(
@@ -217,7 +217,7 @@ def test_over_http(models: Path, file: Path, tmp_path: Path) -> None:
         assert [item["calibration"] for item in answer.json()["results"]] == ["shop"]
         for route, field in (("/predict", "file"), ("/predict/batch", "files")):
             refused = client.post(route, files={field: PHOTO}, data={"group": "socks"})
-            assert is_error(refused, 422, "unknown_group")
+            assert is_error(refused, 404, "unknown_group")
         model = client.get("/model").json()
         found = {each["name"]: each["thresholds"] for each in model["models"]}
         assert (found["cifake"]["calibration"], found["cifake"]["shop"]) == ("released", None)
@@ -241,6 +241,6 @@ def test_over_http(models: Path, file: Path, tmp_path: Path) -> None:
 def test_a_group_without_a_calibration_in_service_is_refused(models: Path, tmp_path: Path) -> None:
     with in_process(tmp_path, models=models) as client:
         refused = client.post("/predict", files={"file": PHOTO}, data={"group": "shoes"})
-        assert is_error(refused, 422, "unknown_group")
+        assert is_error(refused, 404, "unknown_group")
         assert "no shop's calibration is in service (CALIBRATION)" in refused.json()["detail"]
         assert client.post("/predict", files={"file": PHOTO}).json()["calibration"] == "released"

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from service.models.card import Card
 from service.models.shop import Promise, Promises, Recall, ShopCalibration
+from tests.support import tiny_model
 
 
 def promises(flag: float, photos: int = 300) -> Promises:
@@ -33,6 +36,20 @@ def calibration_of(card: Card, flag: float, groups: dict[str, float] | None = No
         out_of_domain=0.02,
         marked=0,
     )
+
+
+def released_with_reference(folder: Path) -> Path:
+    """Write the tiny model, with scores of 100 AI images of two generators in its reference; return its folder."""
+    tiny_model.release(folder, "1.0.0")
+    np.savez(
+        folder / "reference.npz",
+        label=np.repeat([0, 1], [1, 100]).astype(np.uint8),
+        generator=np.repeat(["", "one", "two"], [1, 90, 10]),
+        source_photos=np.repeat([1, 90, 10], [1, 90, 10]),
+        probability=np.linspace(0, 1, 101),
+        distance=np.zeros(101),
+    )
+    return folder
 
 
 def write_calibration(path: Path, calibration: ShopCalibration) -> Path:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from service.models.card import ModelError, read_card
 from service.models.shop import read_calibration
-from tests.support import tiny_model
 from tests.support.photos import encode, photo
+from tests.support.shops import released_with_reference
 from tools.calibrate.__main__ import Scored, calibration, recall, without
 
 REPO = Path(__file__).resolve().parents[2]
@@ -23,17 +23,7 @@ COUNT = 60
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's folder, with scores of AI images in its reference."""
-    folder = tiny_model.release(tmp_path_factory.mktemp("model"), "1.0.0")
-    probability = np.linspace(0, 1, 101)
-    np.savez(
-        folder / "reference.npz",
-        label=np.repeat([0, 1], [1, 100]).astype(np.uint8),
-        generator=np.repeat(["", "one", "two"], [1, 90, 10]),
-        source_photos=np.repeat([1, 90, 10], [1, 90, 10]),
-        probability=probability,
-        distance=np.zeros(101),
-    )
-    return folder
+    return released_with_reference(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from client import service as service_module
 from client.service import BATCH, Service, ServiceError, batches
 from tests.support.photos import encode, photo
+from tests.support.shops import released_with_reference
 from ui import calibrate, choice, examples, many, model, words
 from ui.many import HEADERS
 
@@ -319,18 +321,19 @@ def test_whose_thresholds_decide_is_told(shop: dict[str, Any] | None) -> None:
 
 @pytest.mark.slow
 def test_a_calibration_from_the_page(tmp_path: Path) -> None:
-    paths = []
+    model_folder = str(released_with_reference(tmp_path / "model"))
+    paths, rng = [], np.random.default_rng(0)
     for number in range(25):
         folder = tmp_path / f"{number}"  # as Gradio keeps uploads: each in a folder of its own
         folder.mkdir()
-        (folder / "shoe.png").write_bytes(encode(photo(32, 32, seed=number)))
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "shoe.png")
         paths.append(str(folder / "shoe.png"))
-    *bar, said = calibrate.calibrated(paths, "cifake", tmp_path / "out")
+    *bar, said = calibrate.calibrated(paths, model_folder, tmp_path / "out")
     assert "25 of 25 photos" in bar
     assert "ALPHA=0.05: flagged from" in said
     assert json.loads((tmp_path / "out/calibration.json").read_text())["shop"]["photos"] == 25
     assert (tmp_path / "out/suspicious.jpg").exists()
-    *_, said = calibrate.calibrated(paths[:3], "cifake", tmp_path / "few")
+    *_, said = calibrate.calibrated(paths[:3], model_folder, tmp_path / "few")
     assert said.startswith("3 products are too few: 19 are needed")
     assert not (tmp_path / "few/calibration.json").exists()
 

@@ -31,7 +31,7 @@ Group = Annotated[
 
 router = APIRouter(
     dependencies=[Depends(body_of(_FORMS, "send the photo as multipart/form-data"))],
-    responses=errors(408, 413, 415, 422, 429, 503),
+    responses=errors(404, 408, 413, 415, 422, 429, 503),
     tags=["predictions"],
 )
 
