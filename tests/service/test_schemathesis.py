@@ -36,6 +36,10 @@ negative_data_rejection.expected-statuses = ["405", "413", "415", "422"]
 """
 
 
+# Whatever a form sends for a name is a name, and one that nobody knows.
+_OF_A_FORM = 'checks.negative_data_rejection.expected-statuses = ["404", "405", "413", "415", "422"]'
+
+
 def config(schema: dict[str, Any]) -> str:
     """Return the tool's settings: a made-up id or name may be unknown, and a made-up text no time."""
     parts = [CONFIG]
@@ -46,6 +50,8 @@ def config(schema: dict[str, Any]) -> str:
             if len(expected) > 1:
                 parts.append(f'[[operations]]\ninclude-name = "{method.upper()} {path}"')
                 parts.append(f"checks.positive_data_acceptance.expected-statuses = {json.dumps(expected)}")
+                if "404" in expected and "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
+                    parts.append(_OF_A_FORM)
                 parts += ["warnings = false"] if method == "get" else []
     return "\n".join(parts)
 

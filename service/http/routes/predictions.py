@@ -25,8 +25,10 @@ async def _the_file(request: Request, file: Annotated[UploadFile, File(descripti
 
 TheFile = Annotated[bytes, Depends(_the_file)]
 Group = Annotated[
-    str | None,
-    Form(max_length=200, description="of the shop's photos, where its own calibration has groups: theirs decide"),
+    str,
+    Form(
+        max_length=200, description="of the photos, where the shop's own calibration has groups: its thresholds decide"
+    ),
 ]
 
 router = APIRouter(
@@ -39,7 +41,7 @@ router = APIRouter(
 @router.post("/predict")
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_predict)
 async def predict(
-    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = None
+    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = ""
 ) -> schemas.PredictResponse:
     """Is this photo real or AI-generated?"""
     models = state.in_force(group)
@@ -51,7 +53,7 @@ async def predict(
 @router.post("/predict/explain")
 @rules(max_body=one_photo, rate_limit=lambda settings: settings.rate_limit_explain)
 async def explain(
-    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = None
+    request: Request, state: StateOf, request_id: RequestId, data: TheFile, group: Group = ""
 ) -> schemas.ExplainResponse:
     """As `/predict`, and which places of the photo speak for it."""
     models = state.in_force(group)
@@ -67,7 +69,7 @@ async def predict_batch(
     state: StateOf,
     request_id: RequestId,
     files: Annotated[list[UploadFile], File(description="the photos, in the order of the answers")],
-    group: Group = None,
+    group: Group = "",
 ) -> schemas.BatchResponse:
     """As `/predict` for several photos; a bad one is an error on its own item."""
     models = state.in_force(group)
@@ -88,7 +90,7 @@ async def predict_of_listing(
     listing_id: Annotated[
         str, Form(pattern=schemas.LISTING_ID, description="your name for it, which the log keeps: no spaces; '': none")
     ] = "",
-    group: Group = None,
+    group: Group = "",
 ) -> schemas.ListingResponse:
     """As `/predict/batch` for all photos of one listing, and one answer for all of them."""
     models = state.in_force(group)
