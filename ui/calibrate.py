@@ -59,7 +59,12 @@ def build(client: Service, tab: gr.Tab) -> None:
         if not calibration.exists():
             yield words.problem(line), *hidden
             return
-        yield words.lines(line), gr.Image(str(suspicious), visible=True), gr.File(str(calibration), visible=True)
+        said = [each for each in line.splitlines() if str(out) not in each]  # the files are on the page
+        yield (
+            words.lines("\n".join(said)),
+            gr.Image(str(suspicious), visible=True),
+            gr.File(str(calibration), visible=True),
+        )
 
     tab.select(look, model, [model, said])
     files.change(lambda paths: gr.Button(interactive=bool(paths)), files, start)

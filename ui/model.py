@@ -89,7 +89,8 @@ def measured(card: dict[str, Any]) -> list[list[str]]:
     if not card["metrics"]:
         return []
     test = card["metrics"]["test"]
-    rows = [["test images", f"{test['images']:,}"], *([name, f"{test[key]:.4f}"] for key, name in _FIGURES.items())]
+    known = {key: name for key, name in _FIGURES.items() if key in test}  # not every model is measured by all of them
+    rows = [["test images", f"{test['images']:,}"], *([name, f"{test[key]:.4f}"] for key, name in known.items())]
     if (decisions := test["decisions"].get(f"alpha_{card['thresholds']['alpha']:g}")) is not None:
         rows += [
             [said, f"{decisions.get(name, decisions.get(older)):.2%}"] for (name, older), said in _DECISIONS.items()

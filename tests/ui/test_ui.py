@@ -15,6 +15,7 @@ from PIL import Image
 from client import service as service_module
 from client.service import BATCH, Service, ServiceError, batches
 from tests.support.photos import encode, photo
+from tests.support.server import ROOT
 from tests.support.shops import released_with_reference
 from ui import calibrate, choice, examples, many, model, words
 from ui.many import HEADERS
@@ -289,6 +290,14 @@ def test_a_model_is_chosen_where_there_are_several() -> None:
     ):
         found, shown = choice.chosen(before, names)
         assert (found, shown.value, shown.visible) == (name, name, visible)
+
+
+@pytest.mark.parametrize("name", ["cifake", "photos"])
+def test_the_figures_of_each_released_model_are_shown(name: str) -> None:
+    card = json.loads((ROOT / "models" / name / "card.json").read_text(encoding="utf-8"))
+    rows = dict(model.measured({"metrics": card["release"]["metrics"], "thresholds": {"alpha": 0.01}}))
+    assert rows["test images"] == f"{card['release']['metrics']['test']['images']:,}"
+    assert {"area under the ROC curve", "real photos flagged", "AI images flagged"} <= set(rows)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,10 @@ def told(found: ShopCalibration, photos: Scored) -> str:
     for name, group in {"the whole shop": whole, **found.groups}.items():
         lines.append(f"{name}: {group.photos} photos of {group.products} products")
         for alpha, promise in group.promises.items():
-            line = f"  ALPHA={alpha:g}: flagged from {promise.flag:.6f}, at most {promise.upper:.2%} of real photos"
+            flag = max(0.5, promise.flag)
+            line = f"  ALPHA={alpha:g}: flagged from {flag:.6f}, at most {promise.upper:.2%} of real photos"
+            if promise.flag < 0.5:
+                line += f" (their scores allow {promise.flag:.6f}, but nothing is flagged below 0.5)"
             if group is whole:
                 line += f"; {found.recall[alpha].of_all:.1%} of AI images are found"
             lines.append(line)
