@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Literal
 
-from scipy.special import bdtrc
-
 from service.log.prediction_log import PredictionLog, ReviewCounts, ThresholdsInForce
 from service.models.card import Card
 from service.models.decision import shift_prior
@@ -110,6 +108,8 @@ def p_value(counts: ReviewCounts, bound: float) -> float:
         counts: that `is_tested`.
         bound: above 0 and below 1.
     """
+    from scipy.special import bdtrc  # slow to import, and workers import this module
+
     return float(bdtrc(counts.flagged_real - 1, stand_for(counts) or 1, bound)) if counts.flagged_real else 1.0
 
 

@@ -322,9 +322,9 @@ def test_the_schema_is_complete_and_every_route_is_in_the_docs(client: TestClien
     assert set(schema["paths"]) > {"/predict", "/metrics", *PROBES}
     for path in schema["paths"]:
         assert re.search(rf"{re.escape(path.partition('{')[0].rstrip('/'))}\b", docs), f"{path} is not in docs/API.md"
-    for path in ("/predict", "/predict/batch", "/predict/explain"):
+    for path in ("/predict", "/predict/batch", "/predict/explain", "/predict/listing"):
         responses = schema["paths"][path]["post"]["responses"]
-        assert set(responses) == {"200", "401", "408", "413", "415", "422", "429", "503"}
+        assert set(responses) == {"200", "401", "404", "408", "413", "415", "422", "429", "503"}
         for status, response in responses.items():
             content = response["content"]["application/json"]["schema"]["$ref"]
             assert content.endswith("/Error") == (status != "200")
