@@ -10,7 +10,6 @@ limits count sources.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.models.card import Card, read_card
 from service.models.decision import Thresholds, decide
 from service.models.listing import Judge, ListingVerdict, Member, judge_listing, learn, log_ratio
-from stages.common import StageError, run_command
+from stages.common import StageError, run_command, write_json
 from stages.frozen.dataset import PHOTOS, RENDER, read_rows
 from stages.frozen.thresholds import robust_threshold
 from stages.paths import ModelPaths
@@ -364,7 +363,7 @@ def main() -> None:
         "by_alpha": {f"{alpha:g}": at(alpha) for alpha in sorted(card.thresholds.flag, reverse=True) if alpha >= LEAST},
         "without_sources": at(0.01, grouped=False),
     }
-    options.report.write_text(json.dumps(rounded(report), indent=2) + "\n")
+    write_json(options.report, rounded(report))
 
 
 if __name__ == "__main__":

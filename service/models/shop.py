@@ -98,13 +98,18 @@ class ShopCalibration(_Part):
     marked: Share
     dropped: Count = 0
 
+    @property
+    def group_names(self) -> list[str]:
+        """Of the groups that were calibrated, alone or with others, in alphabetical order."""
+        return sorted({*self.groups, *self.small_groups})
+
     def knows(self, group: str) -> bool:
         """Tell whether a group was calibrated, alone or with others."""
         return group in self.groups or group in self.small_groups
 
     def groups_in_words(self) -> str:
         """Say which groups may be named."""
-        known = sorted({*self.groups, *self.small_groups})
+        known = self.group_names
         if not known:
             return "there are no groups: name none"
         return f"name one of {', '.join(known[:20])}{', …' if len(known) > 20 else ''}, or none"

@@ -93,7 +93,7 @@ def _shop(shop: ShopCalibration, alpha: float) -> schemas.ShopFacts:
         **of(None),
         made_at=shop.made_at,
         recall=shop.recall[alpha].of_all,
-        groups={name: schemas.GroupFacts(**of(name)) for name in sorted({*shop.groups, *shop.small_groups})},
+        groups={name: schemas.GroupFacts(**of(name)) for name in shop.group_names},
         out_of_domain=shop.out_of_domain,
     )
 
