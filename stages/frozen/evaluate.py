@@ -311,8 +311,9 @@ def served(
 def reference(photos: PhotoSet, probability: Float, domain: Domain, components: int) -> dict[str, npt.NDArray[Any]]:
     """Return what traffic is compared with: the columns of the prediction log, for photos as found.
 
-    Beside them `label`, the `generator` of AI images, and `source_photos`, how many photos there are of the same
-    source: with 1 / source_photos as weights every source counts the same.
+    Beside them `label`; the `generator` of AI images, numbers of `generator_names`; the number of the `source`, the
+    group in which photos depend on each other; and `source_photos`, how many photos there are of the same source: with
+    1 / source_photos as weights every source counts the same.
     """
     kept = np.flatnonzero(photos.rows.label != RENDER)
     embedding = domain.embedding(photos.seen.features[kept, FOUND])
@@ -322,11 +323,15 @@ def reference(photos: PhotoSet, probability: Float, domain: Domain, components: 
         "embedding": embedding[:, :components],
         **dict(zip(("brightness", "contrast", "sharpness"), photos.seen.statistics[kept].T, strict=True)),
     }
+    generators, generator = np.unique(photos.rows.generator[kept], return_inverse=True)
+    _, source = np.unique(photos.rows.source[kept], return_inverse=True)
     # Rounded, so that the last bits of another processor's arithmetic do not make another file.
     rounded_columns = {name: values.round(5).astype(np.float32) for name, values in columns.items()}
     return {
         "label": photos.rows.label[kept].astype(np.uint8),
-        "generator": photos.rows.generator[kept],
+        "generator": generator.astype(np.uint16),
+        "generator_names": generators,
+        "source": source.astype(np.uint16),
         "source_photos": photos.rows.of_source[kept].astype(np.uint16),
         **rounded_columns,
     }

@@ -90,9 +90,12 @@ class TestStages:
         with np.load(folder / "reference.npz", allow_pickle=False) as reference:
             arrays = dict(reference)
         made = arrays["label"] == 1
-        assert (arrays["generator"] != "")[made].all()
-        assert (arrays["generator"] == "")[~made].all()
+        generator = arrays["generator_names"][arrays["generator"]]
+        assert (generator != "")[made].all()
+        assert (generator == "")[~made].all()
         assert arrays["source_photos"].min() > 0
+        for source in np.unique(arrays["source"]):
+            assert len(set(arrays["source_photos"][arrays["source"] == source].tolist())) == 1
 
     def test_a_source_is_in_one_part_only(self, released: Shop) -> None:
         report = json.loads((released.path / FILES.dataset_report).read_text())
