@@ -85,6 +85,8 @@ def variants(
     for exponent in (0.0, 0.5):
         changed = params.model_copy(update={"source_exponent": exponent})
         yield f"source_exponent {exponent:g}", photos, photos, changed
+    for components in (512, 1024, 3072):
+        yield f"{components:,} components", photos, photos, params.model_copy(update={"components": components})
     for penalty in (0.0005, 0.005):
         changed = params.model_copy(update={"inverse_penalty": penalty})
         yield f"inverse_penalty {penalty:g}", photos, photos, changed

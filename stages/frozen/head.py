@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -48,26 +49,78 @@ class Head:
         return logit
 
 
-def fit(photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None) -> Head:
-    """Fit a head to all views of the photos that may be learned from, as they were found and rewritten.
+@dataclass(frozen=True)
+class Reduced:
+    """Photos on the principal components of what may be learned from; without them each fit takes six times as long.
 
-    Logistic regression with an L2 penalty on features of variance 1. A photo of a large source weighs less.
+    Attributes:
+        axes: float64 [K, D]; a weight on the components times this is one on the features.
+        origin: float64 [D], the features that lie at 0 on all components.
+        scores: float32 [N, V, K].
     """
-    rows = photos.rows
-    chosen = np.flatnonzero(rows.train & (rows.label != RENDER))
-    views, width = photos.seen.features.shape[1:]
-    x = photos.seen.features[chosen].astype(np.float32).reshape(-1, width)
-    weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views)
-    centre = x.mean(0, dtype=np.float64)
-    # Some columns at a time: in float64 all of them at once take more memory than all else here.
-    spread = np.concatenate([part.std(0, dtype=np.float64) for part in np.array_split(x, _PARTS, 1)]) + 1e-6
-    x -= centre.astype(np.float32)
-    x /= spread.astype(np.float32)
-    model = LogisticRegression(C=inverse_penalty or params.inverse_penalty, max_iter=300, tol=1e-3)
+
+    axes: Float
+    origin: Float
+    scores: npt.NDArray[np.float32]
+
+
+def reduced(photos: PhotoSet, params: TrainParams, kept: Path | None = None) -> Reduced:
+    """Return photos on the principal components of their features, each feature with variance 1.
+
+    No label is read. Nor do the directions of other photos help a layer: it lies in those that it learned from.
+
+    Args:
+        photos: N of them, with V views each.
+        params: how many components.
+        kept: file in which origin and axes are kept.
+    """
+    features = photos.seen.features
+    width = features.shape[-1]
+
+    def made() -> Float:
+        x = features[_learned(photos.rows)].astype(np.float32).reshape(-1, width)
+        origin = x.mean(0, dtype=np.float64)
+        # Some columns at a time: in float64 all of them at once take more memory than all else here.
+        spread = np.concatenate([part.std(0, dtype=np.float64) for part in np.array_split(x, _PARTS, 1)]) + 1e-6
+        x -= origin.astype(np.float32)
+        x /= spread.astype(np.float32)
+        analysis = PCA(min(params.components, *x.shape), copy=False, iterated_power=2, random_state=params.seed)
+        with on_two_threads():
+            analysis.fit(x)
+        return np.vstack([origin, analysis.components_ / spread])
+
+    origin, *axes = kept_array(kept, made) if kept else made()
+    turned = np.array(axes).T.astype(np.float32)
+    parts = np.array_split(features, _PARTS)
     with on_two_threads():
-        model.fit(x, np.repeat(rows.label[chosen], views), sample_weight=weight / weight.mean())
-    slope = model.coef_[0].astype(np.float64) / spread
-    return Head(slope, float(model.intercept_[0] - slope @ centre))
+        scores = np.concatenate([(part - origin.astype(np.float32)) @ turned for part in parts])
+    return Reduced(np.array(axes), origin, scores)
+
+
+def fit(photos: PhotoSet, params: TrainParams) -> Head:
+    """Fit a head to all views of the photos that may be learned from, as they were found and rewritten."""
+    return _fit(photos.rows, reduced(photos, params), params, params.inverse_penalty)
+
+
+def _fit(rows: Rows, seen: Reduced, params: TrainParams, inverse_penalty: float) -> Head:
+    """Fit by logistic regression with an L2 penalty. A photo of a large source weighs less."""
+    chosen = _learned(rows)
+    views, width = seen.scores.shape[1:]
+    weight = np.repeat(source_weights(rows, params.source_exponent)[chosen], views)
+    model = LogisticRegression(C=inverse_penalty, max_iter=300, tol=1e-3)
+    with on_two_threads():
+        model.fit(
+            seen.scores[chosen].reshape(-1, width),
+            np.repeat(rows.label[chosen], views),
+            sample_weight=weight / weight.mean(),
+        )
+        slope = model.coef_[0].astype(np.float64) @ seen.axes
+        return Head(slope, float(model.intercept_[0] - slope @ seen.origin))
+
+
+def _learned(rows: Rows) -> Ints:
+    """Return which photos may be learned from: int64 [M]."""
+    return np.flatnonzero(rows.train & (rows.label != RENDER))
 
 
 def source_weights(rows: Rows, exponent: float = 1.0) -> Float:
@@ -115,23 +168,25 @@ def fitted_folds(
         kept: a folder in which heads are kept: those that were fitted to the same photos in the same way come from it.
     """
     penalty = inverse_penalty or params.inverse_penalty
-    digest = _digest(photos, params, penalty) if kept else ""
+    digest = _digest(photos, params) if kept else ""
+    components = cache(partial(reduced, photos, params, kept / f"{digest}-components.npy" if kept else None))
     fitted = []
     for draw, number in tqdm(list(np.ndindex(params.draws, params.folds)), "heads", delay=2):
         inside = folds(photos.rows, params, draw) == number
 
         def made(seen: npt.NDArray[np.bool_] = ~inside) -> Float:
-            head = fit(photos.take(np.flatnonzero(seen)), params, penalty)
+            rows, whole = np.flatnonzero(seen), components()
+            head = _fit(photos.rows.take(rows), replace(whole, scores=whole.scores[rows]), params, penalty)
             return np.append(head.weight, head.bias)
 
-        *weight, bias = kept_array(kept / f"{digest}-{draw}-{number}.npy", made) if kept else made()
+        *weight, bias = kept_array(kept / f"{digest}-{penalty:g}-{draw}-{number}.npy", made) if kept else made()
         fitted.append(Fold(draw, Head(np.array(weight), float(bias)), np.flatnonzero(inside)))
     return fitted
 
 
-def _digest(photos: PhotoSet, params: TrainParams, penalty: float) -> str:
-    """Return the digest of all that heads depend on: photos, params, and the code of this file."""
-    said = {"penalty": penalty, "exponent": params.source_exponent, "folds": params.folds, "seed": params.seed}
+def _digest(photos: PhotoSet, params: TrainParams) -> str:
+    """Return the digest of all that heads depend on beside the penalty: photos, params, and the code of this file."""
+    said = params.model_dump(mode="json", include={"components", "source_exponent", "folds", "seed"})
     digest = hashlib.sha256(json.dumps(said).encode() + Path(__file__).read_bytes())
     rows = photos.rows
     for column in (rows.sha256, rows.label, rows.source, rows.train, photos.seen.features):

@@ -47,6 +47,7 @@ class TrainParams(Params):
     """Section `train`.
 
     Attributes:
+        components: principal components of the features that the layer is fitted on; as many as there are: all.
         inverse_penalty: C of scikit-learn's logistic regression, on features of variance 1 and weights of mean 1.
         penalties: values of it whose loss on held-out sources is put into the curve.
         source_exponent: a photo weighs (photos of its source) ** -this: 0 all photos alike, 1 all sources alike.
@@ -55,6 +56,7 @@ class TrainParams(Params):
         seed: of these cuts.
     """
 
+    components: Annotated[int, Field(ge=8)]
     inverse_penalty: Annotated[float, Field(gt=0)]
     penalties: tuple[Annotated[float, Field(gt=0)], ...]
     source_exponent: Annotated[float, Field(ge=0, le=1)]

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from service.models.detector import Detector
@@ -212,9 +214,9 @@ def test_an_encoders_file_gives_timms_own_features(tmp_path: Path) -> None:
 
 
 def test_a_head_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos, fits = photo_set(), []
+    photos, fits, fit_one = photo_set(), [], head._fit
     expected = fitted_folds(photos, TRAIN)
-    monkeypatch.setattr(head, "fit", lambda *given: fits.append(1) or fit(*given))
+    monkeypatch.setattr(head, "_fit", lambda *given: fits.append(1) or fit_one(*given))
     for wanted in (6, 6):  # two draws of three folds, and then none
         for fold, again in zip(expected, fitted_folds(photos, TRAIN, kept=tmp_path), strict=True):
             assert (fold.draw, fold.head.bias) == (again.draw, again.head.bias)
@@ -224,6 +226,22 @@ def test_a_head_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     fitted_folds(photos.take(np.arange(100)), TRAIN, kept=tmp_path)
     fitted_folds(photos, TRAIN.model_copy(update={"source_exponent": 0.0}), kept=tmp_path)
     assert len(fits) == 18
+
+
+def test_a_head_on_all_components_is_that_on_the_features() -> None:
+    photos = photo_set()
+    features = photos.seen.features.astype(np.float64)
+    flat = features.reshape(-1, features.shape[-1])
+    weight = np.repeat(source_weights(photos.rows, TRAIN.source_exponent), features.shape[1])
+    expected = LogisticRegression(C=TRAIN.inverse_penalty, tol=1e-8, max_iter=1000).fit(
+        StandardScaler().fit_transform(flat),
+        np.repeat(photos.rows.label, features.shape[1]),
+        sample_weight=weight / weight.mean(),
+    )
+    logits = expected.decision_function(StandardScaler().fit(flat).transform(features[:, 0]))
+    found = fit(photos, TRAIN.model_copy(update={"components": 1000})).logit(features[:, 0])
+    assert np.abs(found - logits).max() < 0.02 * np.abs(logits).max()
+    assert np.ptp(found) > np.ptp(fit(photos, TRAIN.model_copy(update={"components": 1})).logit(features[:, 0]))
 
 
 def test_a_head_is_the_same_on_any_number_of_cores() -> None:
@@ -293,7 +311,7 @@ def photo_set(count: int = 120, sources: int = 12, width: int = 4) -> PhotoSet:
     return PhotoSet(rows, seen)
 
 
-TRAIN = TrainParams(inverse_penalty=1, penalties=(1,), source_exponent=0.5, folds=3, draws=2, seed=0)
+TRAIN = TrainParams(components=1000, inverse_penalty=1, penalties=(1,), source_exponent=0.5, folds=3, draws=2, seed=0)
 
 
 def test_a_head_is_judged_on_sources_that_it_never_saw() -> None:
