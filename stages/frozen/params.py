@@ -24,6 +24,7 @@ class PreprocessParams(Params):
         encoder: which one, and what is read of it.
         precision: of the encoder's arithmetic while features are made; serving is fp32.
         views: how many rewritten versions of each photo are learned from.
+        own_views: the same of your own photos; the head learns from these several times where `views` is larger.
         seed: of what is drawn at random in the views, and of the choice of test sources.
         near_copy_bits: photos of two sources whose perceptual hashes differ in at most so many of 64 bits are copies.
         test_real_share: share of the sources of real photos that may not be learned from which are read at release.
@@ -35,6 +36,7 @@ class PreprocessParams(Params):
     encoder: EncoderParams
     precision: Literal["bf16", "fp32"]
     views: Annotated[int, Field(ge=1, le=16)]
+    own_views: Annotated[int, Field(ge=1, le=16)]
     seed: Annotated[int, Field(ge=0)]
     near_copy_bits: Annotated[int, Field(ge=0, le=16)]
     test_real_share: Annotated[float, Field(gt=0, lt=1)]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from service.models.detector import Detector
 from stages.common import StageError, sha256_file
-from stages.frozen import features, head
+from stages.frozen import features, head, preprocess
 from stages.frozen.dataset import DRAWINGS, Described, PhotoSet, Rows, load
 from stages.frozen.encoder import load_encoder, rounded_to_8_bits, write_encoder
 from stages.frozen.features import cache_folder
@@ -421,3 +422,11 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
     more = params.model_copy(update={"views": 2})
     assert cache_folder(tmp_path, more) == folder
     assert cache_folder(tmp_path, params.model_copy(update={"seed": 1})) != folder
+    # The one rewrite of an own photo takes the place of further ones.
+    rows = [{"sha256": digest, "photo": partial(photos.get, digest), "source": "shop"} for digest in photos]
+    rows[0]["source"] = "own/real/lamps"
+    seen = preprocess._seen(rows, more, encoder, folder)
+    assert seen.sha256.tolist() == list(photos)
+    same = (seen.features[:, 1] == seen.features[:, 2]).all(1)
+    assert same.tolist() == [True, False, False, False, False]
+    assert np.array_equal(seen.features[:, :2], whole.features)
