@@ -1,6 +1,6 @@
 """Does a shop's own calibration keep its promise? On whole repositories of real photos that the head never saw.
 
-python bench/promises.py MIRRORS [--splits 200] [--most 1300] [--report reports/promises.json]
+python bench/promises.py MIRRORS [--splits 1000] [--most 3000] [--report reports/promises.json]
 
 MIRRORS is a folder of git repositories, bare or not, each called `<owner>+<name>`; those of `SOURCES` are read at their
 pinned commits. It also reads what `dvc repro evaluate@photos` leaves in build/photos. For each repository the head and
@@ -118,6 +118,22 @@ class Generated(NamedTuple):
         return float(self.weight[self.score >= max(flag, 0.5)].sum())
 
 
+class Shop(NamedTuple):
+    """The photos that a shop calibrates on.
+
+    Attributes:
+        chosen: int64 [n], rows of a source's photos.
+        products: int64 [n], the product of each.
+    """
+
+    chosen: Ints
+    products: Ints
+
+    def take(self, kept: Any) -> "Shop":
+        """Return some of them."""
+        return Shop(self.chosen[kept], self.products[kept])
+
+
 class Split(NamedTuple):
     """One calibration, and what it did to the photos that were left.
 
@@ -174,36 +190,40 @@ def judge(source: Source, seen: Any, photos: PhotoSet, card: Card, drawings: npt
     return Judged(np.where(inside, probability, 0), seen.hash, float(inside.mean()), float(large.mean()))
 
 
-def split(judged: Judged, chosen: Ints, alpha: float, dirt: Floats | None = None) -> Split | None:
-    """Calibrate on chosen photos, and count what it does to the others.
+def shops(judged: Judged, count: int) -> list[Shop]:
+    """Return `count` random choices of a source's photos."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(count):
+        chosen = rng.permutation(len(judged.score))[:PHOTOS]
+        names = [str(row) for row in chosen.tolist()]
+        found.append(Shop(chosen, products_of(names, judged.hash[chosen], ALIKE_BITS)))
+    return found
+
+
+def split(judged: Judged, shop: Shop, alpha: float, dirt: Floats | None = None) -> Split | None:
+    """Calibrate on a shop's photos, and count what it does to the others.
 
     Args:
         judged: all photos of a source.
-        chosen: int64 [n], rows of those that the shop calibrates on.
+        shop: those that it calibrates on.
         alpha: the share that may be flagged.
-        dirt: float64 [m], scores of AI images among them.
+        dirt: float64 [m], scores of AI images among them; each is a product of its own.
     """
-    scores, products = calibration_set(judged, chosen, dirt)
+    scores, products = judged.score[shop.chosen], shop.products
+    if dirt is not None:
+        scores = np.append(scores, dirt)
+        products = np.append(products, products.max(initial=0) + 1 + np.arange(len(dirt)))
     found = limit(scores, products, alpha)
     if found is None:
         return None
     flag = round(found.threshold + 1e-6, 6)  # as tools.calibrate writes it
-    rest = np.delete(judged.score, chosen)
+    rest = np.delete(judged.score, shop.chosen)
     return Split(found, flag, float((rest >= flag).mean()), float((rest >= max(flag, 0.5)).mean()))
 
 
-def calibration_set(judged: Judged, chosen: Ints, dirt: Floats | None) -> tuple[Floats, Ints]:
-    """Return scores and products of the photos that the shop calibrates on: each AI image is one of its own."""
-    names = [str(row) for row in chosen.tolist()]
-    products = products_of(names, judged.hash[chosen], ALIKE_BITS)
-    if dirt is None:
-        return judged.score[chosen], products
-    return np.append(judged.score[chosen], dirt), np.append(products, products.max() + 1 + np.arange(len(dirt)))
-
-
-def promised(judged: Judged, alpha: float, splits: list[Ints], generated: Generated, released: float) -> dict[str, Any]:
+def promised(judged: Judged, alpha: float, splits: list[Shop], generated: Generated, released: float) -> dict[str, Any]:
     """Return how well a promise was kept over all splits, and beside it what the released threshold does."""
-    found = [each for chosen in splits if (each := split(judged, chosen, alpha)) is not None]
+    found = [each for shop in splits if (each := split(judged, shop, alpha)) is not None]
     if not found:
         return {"splits": 0}
     rates = np.array([each.rate for each in found])
@@ -216,7 +236,7 @@ def promised(judged: Judged, alpha: float, splits: list[Ints], generated: Genera
     above = expected.sf(np.floor(np.median(uppers) * left))
     return {
         "splits": len(found),
-        "products": float(np.mean([len(np.unique(calibration_set(judged, chosen, None)[1])) for chosen in splits])),
+        "products": float(np.mean([len(np.unique(shop.products)) for shop in splits])),
         "false_positive_rate": float(rates.mean()),
         "false_positive_rate_95": float(np.quantile(rates, 0.95)),
         "flagged": float(np.mean([each.flagged for each in found])),
@@ -234,7 +254,7 @@ def promised(judged: Judged, alpha: float, splits: list[Ints], generated: Genera
 
 
 def contaminated(
-    sources: list[Judged], splits: list[list[Ints]], alpha: float, generated: Generated, drop_above: float
+    sources: list[Judged], splits: list[list[Shop]], alpha: float, generated: Generated, drop_above: float
 ) -> list[dict[str, Any]]:
     """Return what AI images among the shop's photos do: means over all sources and splits, a row a share of them."""
     table = []
@@ -243,13 +263,13 @@ def contaminated(
         rng = np.random.default_rng(1)
         rows: dict[str, list[float]] = {}
         for judged, cuts in zip(sources, splits, strict=True):
-            for chosen in cuts:
-                clean = chosen[: PHOTOS - count]
+            for shop in cuts:
+                clean = shop.take(slice(PHOTOS - count))
                 dirt = rng.choice(generated.score, count, p=generated.weight)
-                kept = judged.score[clean] <= drop_above, dirt[dirt <= drop_above]
+                kept = judged.score[clean.chosen] <= drop_above, dirt[dirt <= drop_above]
                 for name, made in (
                     ("as_they_are", split(judged, clean, alpha, dirt)),
-                    ("dropped", split(judged, clean[kept[0]], alpha, kept[1])),
+                    ("dropped", split(judged, clean.take(kept[0]), alpha, kept[1])),
                 ):
                     if made is None:
                         continue
@@ -257,8 +277,8 @@ def contaminated(
                     rows.setdefault(f"{name} recall", []).append(generated.found(made.flag))
                     rows.setdefault(f"{name} kept", []).append(made.rate <= made.limit.upper)
                 if count:
-                    order = np.argsort(-np.append(judged.score[clean], dirt), kind="stable")[:LISTED]
-                    rows.setdefault("listed", []).append(float((order >= len(clean)).sum() / count))
+                    order = np.argsort(-np.append(judged.score[clean.chosen], dirt), kind="stable")[:LISTED]
+                    rows.setdefault("listed", []).append(float((order >= len(clean.chosen)).sum() / count))
         mean = {name: float(np.mean(values)) for name, values in rows.items()}
         table.append({
             "ai_share": share,
@@ -283,7 +303,7 @@ def draw(ax: Any, rows: list[dict[str, Any]], alpha: float) -> None:
     ax.axvline(alpha * 100, color="grey", linestyle="--", label="promised mean")
     ax.axvline(rows[0][key]["upper"] * 100, color="grey", linestyle=":", label="95 % limit")
     ax.tick_params(axis="y", labelsize=6)
-    ax.set(xlabel="% of the other real photos flagged, 200 calibrations", xscale="symlog", xlim=(0, 100))
+    ax.set(xlabel="% of the other real photos flagged, one calibration after another", xscale="symlog", xlim=(0, 100))
     ax.legend(fontsize=6)
 
 
@@ -291,8 +311,8 @@ def main() -> None:
     """Measure, and write the report and its picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("mirrors", metavar="MIRRORS", type=Path, help="folder of git repositories")
-    parser.add_argument("--splits", type=int, default=200, help="random calibrations of each source")
-    parser.add_argument("--most", type=int, default=1300, help="photos of a repository")
+    parser.add_argument("--splits", type=int, default=1000, help="random calibrations of each source")
+    parser.add_argument("--most", type=int, default=3000, help="photos of a repository")
     parser.add_argument("--drop-above", type=float, default=0.95, help="as of tools.calibrate, for the second table")
     parser.add_argument("--report", type=Path, default=Path("reports/promises.json"))
     options = parser.parse_args()
@@ -315,8 +335,7 @@ def main() -> None:
             found.items(), as_found, encoder, Path("build/promises") / cache_folder(Path(), params).name / source.name
         )
         judged = judge(source, seen, photos, card, drawings)
-        rng = np.random.default_rng(0)
-        splits = [rng.permutation(len(judged.score))[:PHOTOS] for _ in range(options.splits)]
+        splits = shops(judged, options.splits)
         row: dict[str, Any] = {"source": source.name, "commit": source.commit, "shows": source.shows}
         row |= {"photos": len(judged.score), "in_domain": judged.in_domain, "large_enough": judged.large}
         row |= {
