@@ -72,10 +72,11 @@ def reduced(photos: PhotoSet, params: TrainParams, kept: Path | None = None) -> 
     Args:
         photos: N of them, with V views each.
         params: how many components.
-        kept: file in which origin and axes are kept.
+        kept: a folder in which origin and axes are kept: those of the same photos come from it.
     """
     features = photos.seen.features
     width = features.shape[-1]
+    file = kept and kept / f"{_digest(photos, params)}-components.npy"
 
     def made() -> Float:
         x = features[_learned(photos.rows)].astype(np.float32).reshape(-1, width)
@@ -89,7 +90,7 @@ def reduced(photos: PhotoSet, params: TrainParams, kept: Path | None = None) -> 
             analysis.fit(x)
         return np.vstack([origin, analysis.components_ / spread])
 
-    origin, *axes = kept_array(kept, made) if kept else made()
+    origin, *axes = kept_array(file, made) if file else made()
     turned = np.array(axes).T.astype(np.float32)
     parts = np.array_split(features, _PARTS)
     with on_two_threads():
@@ -97,9 +98,12 @@ def reduced(photos: PhotoSet, params: TrainParams, kept: Path | None = None) -> 
     return Reduced(np.array(axes), origin, scores)
 
 
-def fit(photos: PhotoSet, params: TrainParams) -> Head:
-    """Fit a head to all views of the photos that may be learned from, as they were found and rewritten."""
-    return _fit(photos.rows, reduced(photos, params), params, params.inverse_penalty)
+def fit(photos: PhotoSet, params: TrainParams, *, kept: Path | None = None) -> Head:
+    """Fit a head to all views of the photos that may be learned from, as they were found and rewritten.
+
+    `kept` is as of `reduced`.
+    """
+    return _fit(photos.rows, reduced(photos, params, kept), params, params.inverse_penalty)
 
 
 def _fit(rows: Rows, seen: Reduced, params: TrainParams, inverse_penalty: float) -> Head:
@@ -169,7 +173,7 @@ def fitted_folds(
     """
     penalty = inverse_penalty or params.inverse_penalty
     digest = _digest(photos, params) if kept else ""
-    components = cache(partial(reduced, photos, params, kept / f"{digest}-components.npy" if kept else None))
+    components = cache(partial(reduced, photos, params, kept))
     fitted = []
     for draw, number in tqdm(list(np.ndindex(params.draws, params.folds)), "heads", delay=2):
         inside = folds(photos.rows, params, draw) == number

@@ -33,7 +33,7 @@ def main(paths: ModelPaths) -> None:
             curve.append(row)
             run.log_epoch(row)
         config = {"params": params.model_dump(mode="json"), "data_sha256": sha256_file(paths.dataset / PHOTOS)}
-        save_head(paths.candidate.checkpoint, fit(photos, params), config)
+        save_head(paths.candidate.checkpoint, fit(photos, params, kept=paths.build / HEADS), config)
         with whole_file(paths.curves) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, curve[0])
             writer.writeheader()
