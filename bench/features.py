@@ -1,4 +1,4 @@
-"""What it brings that the C library keeps freed memory while features are made (`keep_memory`).
+"""What it brings that the C library keeps freed memory while features are made (`encoder.keep_memory`).
 
 python bench/features.py [--rounds 5] [--report reports/bench_features.json]
 
@@ -18,8 +18,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stages.common import load_params, write_json
+from stages.frozen import encoder
 from stages.frozen.encoder import encoder_file, load_encoder
-from stages.frozen.features import features_of, keep_memory
+from stages.frozen.features import features_of
 from stages.frozen.params import PreprocessParams
 from stages.paths import ModelPaths
 
@@ -29,8 +30,8 @@ PHOTOS, BATCH = 64, 16
 
 def photos_per_second() -> float:
     """Return how many photos this process sees in a second."""
-    if os.environ[KEEP] == "1":
-        keep_memory()
+    if os.environ[KEEP] == "0":
+        encoder.keep_memory = lambda: None
     params = load_params("preprocess", PreprocessParams, NAME)
     model = load_encoder(encoder_file(ModelPaths(NAME), params.encoder), params.encoder).ready(params.precision)
     side = params.encoder.image_size

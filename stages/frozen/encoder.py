@@ -5,7 +5,9 @@ The file holds the matrices of the linear layers in eight bits, with one scale f
 the processor's way with eight bits.
 """
 
+import ctypes
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ from stages.with_timm import import_timm
 
 ENCODER = "encoder.safetensors"  # in a model's folder, and where its stages make it
 SCALE = "_scale"  # suffix of the tensor that holds a matrix' scales
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 Int8 = npt.NDArray[np.int8]
 Float32 = npt.NDArray[np.float32]
@@ -130,12 +133,25 @@ class Encoder(nn.Module):
 
     def ready(self, precision: str) -> "Encoder":
         """Make the matrices float once, for many photos, and the arithmetic bf16 or fp32; return itself."""
+        keep_memory()
         for name, layer in [(n, m) for n, m in self.vit.named_modules() if isinstance(m, Int8Linear)]:
             _replace(self.vit, name, layer.as_float())
         if precision == "bf16":
             for vit in (self.vit, *self.smaller):
                 vit.bfloat16()
         return self
+
+
+def keep_memory() -> None:
+    """Let the C library keep memory that was freed, where it is glibc.
+
+    A transformer takes and frees some 40 MB in each layer. By default each of these blocks comes from the system as
+    pages that must be filled with zeros first, which takes as long as much of the arithmetic (bench/features.py).
+    """
+    with suppress(OSError, AttributeError):  # no glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            mallopt(option, 2**30)
 
 
 def _shrinking(side: int, smaller: int) -> Tensor:

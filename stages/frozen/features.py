@@ -4,11 +4,9 @@ A shard is a file with the features of up to 64 photos, written whole, so a run 
 photos that join later cost only their own time.
 """
 
-import ctypes
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +29,6 @@ from stages.frozen.views import rewritten
 from stages.training.prefetch import prefetch
 
 _SHARD = 64
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _MAX_PIXELS = 200_000_000  # of an own photo, or of one in a manifest
 
 
@@ -90,7 +87,6 @@ def _of_view(
         shards.append(shard.take(np.flatnonzero(fresh)))
     missing = [(digest, read) for digest, read in sorted(wanted.items()) if digest not in seen]
     if missing:
-        keep_memory()
         model = load_encoder(encoder, params.encoder).ready(params.precision)
         what = f"features {view + 1} of {params.views + 1}"
         bar = tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit=" photos", mininterval=2)
@@ -156,18 +152,6 @@ def _white_frame(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     frame[edge:-edge, edge:-edge] = False
     share: npt.NDArray[np.float32] = (pixels[:, frame].min(2) >= 240).mean(1, dtype=np.float32)
     return share
-
-
-def keep_memory() -> None:
-    """Let the C library keep memory that was freed, where it is glibc.
-
-    A transformer takes and frees some 40 MB in each layer. By default each of these blocks comes from the system as
-    pages that must be filled with zeros first, which takes as long as much of the arithmetic (bench/features.py).
-    """
-    with suppress(OSError, AttributeError):  # no glibc
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            mallopt(option, 2**30)
 
 
 @torch.no_grad()
