@@ -391,7 +391,8 @@ def test_features_go_on_where_they_were_stopped(tmp_path: Path, monkeypatch: pyt
     encoder = tmp_path / "encoder.safetensors"
     make_encoder(encoder)
     params = PreprocessParams.model_validate(
-        SECTIONS["preprocess"] | {"seed": 0, "near_copy_bits": 4, "test_real_share": 0.5, "own_photos_min": 0}
+        SECTIONS["preprocess"]
+        | {"own_views": 1, "seed": 0, "near_copy_bits": 4, "test_real_share": 0.5, "own_photos_min": 0}
     )
     folder = cache_folder(tmp_path, params)
     monkeypatch.setattr(features, "_SHARD", 2)
