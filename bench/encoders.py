@@ -87,6 +87,10 @@ def variants(
         yield f"source_exponent {exponent:g}", photos, photos, changed
     for components in (512, 1024, 3072):
         yield f"{components:,} components", photos, photos, params.model_copy(update={"components": components})
+    for share, name in ((0.0, "logistic"), (1.0, "ridge")):
+        yield f"{name} regression alone", photos, photos, params.model_copy(update={"ridge_share": share})
+    for penalty in (10_000, 100_000):
+        yield f"ridge_penalty {penalty:,}", photos, photos, params.model_copy(update={"ridge_penalty": penalty})
     for penalty in (0.0005, 0.005):
         changed = params.model_copy(update={"inverse_penalty": penalty})
         yield f"inverse_penalty {penalty:g}", photos, photos, changed

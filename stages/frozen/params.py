@@ -51,6 +51,8 @@ class TrainParams(Params):
     Attributes:
         components: principal components of the features that the layer is fitted on; as many as there are: all.
         inverse_penalty: C of scikit-learn's logistic regression, on features of variance 1 and weights of mean 1.
+        ridge_penalty: alpha of its ridge regression, likewise.
+        ridge_share: its share of the layer, from 0 to 1; the rest is the logistic regression's.
         penalties: values of it whose loss on held-out sources is put into the curve.
         source_exponent: a photo weighs (photos of its source) ** -this: 0 all photos alike, 1 all sources alike.
         folds: parts that the sources are cut into; each is held out once.
@@ -60,6 +62,8 @@ class TrainParams(Params):
 
     components: Annotated[int, Field(ge=8)]
     inverse_penalty: Annotated[float, Field(gt=0)]
+    ridge_penalty: Annotated[float, Field(gt=0)]
+    ridge_share: Annotated[float, Field(ge=0, le=1)]
     penalties: tuple[Annotated[float, Field(gt=0)], ...]
     source_exponent: Annotated[float, Field(ge=0, le=1)]
     folds: Annotated[int, Field(ge=2, le=20)]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -234,12 +234,14 @@ def test_a_head_on_all_components_is_that_on_the_features() -> None:
     features = photos.seen.features.astype(np.float64)
     flat = features.reshape(-1, features.shape[-1])
     weight = np.repeat(source_weights(photos.rows, TRAIN.source_exponent), features.shape[1])
-    expected = LogisticRegression(C=TRAIN.inverse_penalty, tol=1e-8, max_iter=1000).fit(
-        StandardScaler().fit_transform(flat),
-        np.repeat(photos.rows.label, features.shape[1]),
-        sample_weight=weight / weight.mean(),
-    )
-    logits = expected.decision_function(StandardScaler().fit(flat).transform(features[:, 0]))
+    label = np.repeat(photos.rows.label, features.shape[1])
+    x, found_only = StandardScaler().fit_transform(flat), StandardScaler().fit(flat).transform(features[:, 0])
+    logistic = LogisticRegression(C=TRAIN.inverse_penalty, tol=1e-8, max_iter=1000)
+    logistic.fit(x, label, sample_weight=weight / weight.mean())
+    balanced = weight / np.array([weight[label == 0].sum(), weight[label == 1].sum()])[label]
+    ridge = Ridge(TRAIN.ridge_penalty).fit(x, 2 * label - 1, sample_weight=balanced / balanced.mean())
+    scale = np.std(logistic.decision_function(x)) / np.std(ridge.predict(x))
+    logits = (logistic.decision_function(found_only) + scale * ridge.predict(found_only)) / 2
     found = fit(photos, TRAIN.model_copy(update={"components": 1000})).logit(features[:, 0])
     assert np.abs(found - logits).max() < 0.02 * np.abs(logits).max()
     assert np.ptp(found) > np.ptp(fit(photos, TRAIN.model_copy(update={"components": 1})).logit(features[:, 0]))
@@ -312,7 +314,17 @@ def photo_set(count: int = 120, sources: int = 12, width: int = 4) -> PhotoSet:
     return PhotoSet(rows, seen)
 
 
-TRAIN = TrainParams(components=1000, inverse_penalty=1, penalties=(1,), source_exponent=0.5, folds=3, draws=2, seed=0)
+TRAIN = TrainParams(
+    components=1000,
+    inverse_penalty=1,
+    ridge_penalty=1,
+    ridge_share=0.5,
+    penalties=(1,),
+    source_exponent=0.5,
+    folds=3,
+    draws=2,
+    seed=0,
+)
 
 
 def test_a_head_is_judged_on_sources_that_it_never_saw() -> None:
