@@ -82,18 +82,16 @@ def variants(
         chosen_views[f"the photo as found and {count} of {len(views) - 1} rewrites"] = views[: count + 1]
     for name, learned in chosen_views.items():
         yield f"learned from {name}", with_features(photos, every, learned), photos, params
-    for exponent in (0.0, 0.5):
-        changed = params.model_copy(update={"source_exponent": exponent})
-        yield f"source_exponent {exponent:g}", photos, photos, changed
-    for components in (512, 1024, 3072):
-        yield f"{components:,} components", photos, photos, params.model_copy(update={"components": components})
-    for share, name in ((0.0, "logistic"), (1.0, "ridge")):
-        yield f"{name} regression alone", photos, photos, params.model_copy(update={"ridge_share": share})
-    for penalty in (10_000, 100_000):
-        yield f"ridge_penalty {penalty:,}", photos, photos, params.model_copy(update={"ridge_penalty": penalty})
-    for penalty in (0.0005, 0.005):
-        changed = params.model_copy(update={"inverse_penalty": penalty})
-        yield f"inverse_penalty {penalty:g}", photos, photos, changed
+    changes: dict[str, dict[str, float]] = {
+        "logistic regression alone": {"ridge_share": 0.0},
+        "ridge regression alone": {"ridge_share": 1.0},
+        **{f"source_exponent {value:g}": {"source_exponent": value} for value in (0.0, 0.5)},
+        **{f"{value:,} components": {"components": value} for value in (512, 1024, 3072)},
+        **{f"ridge_penalty {value:,}": {"ridge_penalty": value} for value in (10_000, 100_000)},
+        **{f"inverse_penalty {value:g}": {"inverse_penalty": value} for value in (0.0005, 0.005)},
+    }
+    for name, change in changes.items():
+        yield name, photos, photos, params.model_copy(update=change)
 
 
 def main() -> None:
