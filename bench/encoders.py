@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stages.common import load_params, write_json
 from stages.frozen.dataset import RENDER, PhotoSet, load
 from stages.frozen.encoder import EncoderParams
-from stages.frozen.head import FOUND, PLAIN, fitted_folds, held_out, source_weights
+from stages.frozen.head import FOUND, PLAIN, fit, fitted_folds, held_out, source_weights
 from stages.frozen.params import PreprocessParams, TrainParams
 from stages.frozen.thresholds import quantile_from_above
 from stages.paths import ModelPaths
@@ -35,16 +35,20 @@ def with_features(photos: PhotoSet, columns: list[int], views: list[int]) -> Pho
     return replace(photos, seen=replace(photos.seen, features=photos.seen.features[:, views][..., columns]))
 
 
-def judged(learned: PhotoSet, photos: PhotoSet, params: TrainParams) -> dict[str, Any]:
+def judged(learned: PhotoSet, photos: PhotoSet, params: TrainParams, *, apart: bool = False) -> dict[str, Any]:
     """Return AUC, and the share of AI images found at 2 and 1 % of real photos flagged, of the plain and found view.
 
     Args:
         learned: what the heads are fitted to.
         photos: the same photos, by which they are judged.
         params: how they are fitted.
+        apart: each fold's principal components are those of its own photos, not of all.
     """
     found: dict[str, Any] = {}
     fitted = fitted_folds(learned, params)
+    if apart:
+        every = np.arange(len(learned))
+        fitted = [replace(one, head=fit(learned.take(np.setdiff1d(every, one.held_out)), params)) for one in fitted]
     rows = np.flatnonzero(photos.rows.label != RENDER)
     labels, weights = photos.rows.label[rows], source_weights(photos.rows)[rows]
     reals = labels == 0
@@ -106,6 +110,9 @@ def main() -> None:
     for name, learned, part, how in variants(photos, encoder, params):
         rows[name] = judged(learned, part, how)
         print(name, rows[name], flush=True)
+    name = "components of each fold's own photos"
+    rows[name] = judged(photos, photos, params, apart=True)
+    print(name, rows[name], flush=True)
     write_json(options.report, {"encoder": encoder.model_dump(mode="json"), "photos": len(photos), "rows": rows})
 
 
