@@ -51,7 +51,9 @@ class Head:
 
 @dataclass(frozen=True)
 class Reduced:
-    """Photos on the principal components of what may be learned from; without them each fit takes six times as long.
+    """Photos on the principal components of those that may be learned from, as found and shrunk.
+
+    Without them each fit takes ten times as long.
 
     Attributes:
         axes: float64 [K, D]; a weight on the components times this is one on the features.
@@ -79,31 +81,31 @@ def reduced(photos: PhotoSet, params: TrainParams, kept: Path | None = None) -> 
     file = kept and kept / f"{_digest(photos, params)}-components.npy"
 
     def made() -> Float:
-        x = features[_learned(photos.rows)].astype(np.float32).reshape(-1, width)
+        x = features[_learned(photos.rows)][:, [FOUND, PLAIN]].astype(np.float32).reshape(-1, width)
         origin = x.mean(0, dtype=np.float64)
         # Some columns at a time: in float64 all of them at once take more memory than all else here.
         spread = np.concatenate([part.std(0, dtype=np.float64) for part in np.array_split(x, _PARTS, 1)]) + 1e-6
         x -= origin.astype(np.float32)
         x /= spread.astype(np.float32)
-        analysis = PCA(min(params.components, *x.shape), copy=False, iterated_power=2, random_state=params.seed)
+        analysis = PCA(min(params.components, *x.shape), copy=False, iterated_power=1, random_state=params.seed)
         with on_two_threads():
             analysis.fit(x)
         return np.vstack([origin, analysis.components_ / spread])
 
     origin, *axes = kept_array(file, made) if file else made()
     turned = np.array(axes).T.astype(np.float32)
-    parts = np.array_split(features, _PARTS)
+    parts = np.array_split(features.reshape(-1, width), _PARTS)
     with on_two_threads():
         scores = np.concatenate([(part - origin.astype(np.float32)) @ turned for part in parts])
-    return Reduced(np.array(axes), origin, scores)
+    return Reduced(np.array(axes), origin, scores.reshape(*features.shape[:-1], -1))
 
 
-def fit(photos: PhotoSet, params: TrainParams, *, kept: Path | None = None) -> Head:
+def fit(photos: PhotoSet, params: TrainParams, *, seen: Reduced | None = None) -> Head:
     """Fit a head to all views of the photos that may be learned from, as they were found and rewritten.
 
-    `kept` is as of `reduced`.
+    `seen` is what `reduced` returns for the photos, where it is at hand.
     """
-    return _fit(photos.rows, reduced(photos, params, kept), params, params.inverse_penalty)
+    return _fit(photos.rows, seen or reduced(photos, params), params, params.inverse_penalty)
 
 
 def _fit(rows: Rows, seen: Reduced, params: TrainParams, inverse_penalty: float) -> Head:
@@ -122,10 +124,10 @@ def _fit(rows: Rows, seen: Reduced, params: TrainParams, inverse_penalty: float)
     with on_two_threads():
         logistic.fit(x, y, sample_weight=weight / weight.mean())
         ridge.fit(x, 2 * y - 1, sample_weight=balanced / balanced.mean())
-        one, other = logistic.coef_[0].astype(np.float64), ridge.coef_.astype(np.float64)
-        scale = np.std(x @ one) / max(np.std(x @ other), 1e-12)
+        one, other = logistic.coef_[0].astype(np.float32), ridge.coef_.astype(np.float32)
+        scale = float(np.std(x @ one) / max(np.std(x @ other), 1e-12))
         share = params.ridge_share
-        slope = ((1 - share) * one + share * scale * other) @ seen.axes
+        slope = ((1 - share) * one.astype(np.float64) + share * scale * other.astype(np.float64)) @ seen.axes
         intercept = (1 - share) * logistic.intercept_[0] + share * scale * ridge.intercept_
         return Head(slope, float(intercept - slope @ seen.origin))
 
@@ -169,7 +171,12 @@ class Fold:
 
 
 def fitted_folds(
-    photos: PhotoSet, params: TrainParams, inverse_penalty: float | None = None, *, kept: Path | None = None
+    photos: PhotoSet,
+    params: TrainParams,
+    inverse_penalty: float | None = None,
+    *,
+    kept: Path | None = None,
+    seen: Reduced | None = None,
 ) -> list[Fold]:
     """Fit a head for each fold of each draw.
 
@@ -178,16 +185,17 @@ def fitted_folds(
         params: how the sources are cut and the heads are fitted.
         inverse_penalty: another than that of `params`.
         kept: a folder in which heads are kept: those that were fitted to the same photos in the same way come from it.
+        seen: what `reduced` returns for the photos, where it is at hand.
     """
     penalty = inverse_penalty or params.inverse_penalty
     digest = _digest(photos, params) if kept else ""
-    components = cache(partial(reduced, photos, params, kept))
+    components = cache(lambda: seen or reduced(photos, params, kept))
     fitted = []
     for draw, number in tqdm(list(np.ndindex(params.draws, params.folds)), "heads", delay=2):
         inside = folds(photos.rows, params, draw) == number
 
-        def made(seen: npt.NDArray[np.bool_] = ~inside) -> Float:
-            rows, whole = np.flatnonzero(seen), components()
+        def made(others: npt.NDArray[np.bool_] = ~inside) -> Float:
+            rows, whole = np.flatnonzero(others), components()
             head = _fit(photos.rows.take(rows), replace(whole, scores=whole.scores[rows]), params, penalty)
             return np.append(head.weight, head.bias)
 

@@ -130,11 +130,17 @@ def pairs(rows: Rows, probability: Float) -> dict[str, Any]:
     mean = probability.mean(0)
     large = [source for source, count in zip(*np.unique(rows.source, return_counts=True), strict=True) if count >= PAIR]
     of_label = [[s for s in large if (rows.label[rows.source == s] == label).all()] for label in (0, 1)]
+    # The AUC is the share of pairs of photos in which the AI image scores higher (Mann & Whitney 1947). It is worked
+    # out for all AI sources at once: ten thousand calls of a library take as long as the rest of the evaluation.
+    scores = [[mean[rows.source == source] for source in sources] for sources in of_label]
     areas: dict[tuple[str, str], float] = {}
-    for real in of_label[0]:
-        for generated in of_label[1]:
-            mask = (rows.source == real) | (rows.source == generated)
-            areas[real, generated] = float(roc_auc_score(rows.label[mask], mean[mask]))
+    if all(of_label):
+        generated = np.concatenate(scores[1])
+        ends = np.cumsum([len(one) for one in scores[1]])
+        for real, of_real in zip(of_label[0], scores[0], strict=True):
+            higher = (of_real[:, None] < generated).mean(0) + 0.5 * (of_real[:, None] == generated).mean(0)
+            each = np.split(higher, ends[:-1])
+            areas |= {(real, name): float(part.mean()) for name, part in zip(of_label[1], each, strict=True)}
     if not areas:
         return {"pairs": 0}
     worst = min(areas, key=lambda pair: areas[pair])

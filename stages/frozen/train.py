@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from stages.common import load_params, run_stage, sha256_file, whole_file
 from stages.data.inbox import check_import
 from stages.frozen.dataset import PHOTOS, RENDER, PhotoSet, load
-from stages.frozen.head import HEADS, PLAIN, fit, fitted_folds, held_out, save_head, source_weights
+from stages.frozen.head import HEADS, PLAIN, Reduced, fit, fitted_folds, held_out, reduced, save_head, source_weights
 from stages.frozen.params import TrainParams
 from stages.paths import ModelPaths
 from stages.training.released import take_released
@@ -26,14 +26,15 @@ def main(paths: ModelPaths) -> None:
     photos = load(paths.dataset)
     with tracked_run("train", paths.name) as run:
         run.log_params(params.model_dump())
-        curve = []
+        curve, kept = [], paths.build / HEADS
+        seen = reduced(photos, params, kept)
         for step, penalty in enumerate(params.penalties, 1):
-            row = {"epoch": step, "inverse_penalty": penalty, **judged(photos, params, penalty, paths.build / HEADS)}
+            row = {"epoch": step, "inverse_penalty": penalty, **judged(photos, seen, params, penalty, kept)}
             print(", ".join(f"{name} {value:g}" for name, value in row.items()))
             curve.append(row)
             run.log_epoch(row)
         config = {"params": params.model_dump(mode="json"), "data_sha256": sha256_file(paths.dataset / PHOTOS)}
-        save_head(paths.candidate.checkpoint, fit(photos, params, kept=paths.build / HEADS), config)
+        save_head(paths.candidate.checkpoint, fit(photos, params, seen=seen), config)
         with whole_file(paths.curves) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, curve[0])
             writer.writeheader()
@@ -42,10 +43,13 @@ def main(paths: ModelPaths) -> None:
         run.set_tag("checkpoint_sha256", sha256_file(paths.candidate.checkpoint))
 
 
-def judged(photos: PhotoSet, params: TrainParams, inverse_penalty: float, kept: Path) -> dict[str, float]:
+def judged(
+    photos: PhotoSet, seen: Reduced, params: TrainParams, inverse_penalty: float, kept: Path
+) -> dict[str, float]:
     """Return AUC and loss on held-out sources in one draw of folds, every source with the same weight."""
     once = params.model_copy(update={"draws": 1})
-    logits = held_out(fitted_folds(photos, once, inverse_penalty, kept=kept), photos.seen.features[:, PLAIN])[0]
+    fitted = fitted_folds(photos, once, inverse_penalty, kept=kept, seen=seen)
+    logits = held_out(fitted, photos.seen.features[:, PLAIN])[0]
     rows = np.flatnonzero(photos.rows.label != RENDER)
     labels, weights = photos.rows.label[rows], source_weights(photos.rows)[rows]
     probability = 1 / (1 + np.exp(-logits[rows]))

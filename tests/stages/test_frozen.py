@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -381,6 +382,20 @@ def test_sources_are_told_apart() -> None:
     assert found["real"]["0/0"]["flagged_at_2"] == 1.0
     assert found["real"]["0/1"]["flagged_at_2"] == 0.0
     assert pairs(rows, probability)["worst"] == 0.0
+
+
+def test_pairs_of_sources_have_the_areas_that_scikit_learn_gives() -> None:
+    rows = photo_set().rows
+    mean = np.random.default_rng(0).random(len(rows)).round(1)  # with ties
+    areas = []
+    for real in np.unique(rows.source[rows.label == 0]):
+        for generated in np.unique(rows.source[rows.label == 1]):
+            mask = (rows.source == real) | (rows.source == generated)
+            areas.append(roc_auc_score(rows.label[mask], mean[mask]))
+    found = pairs(rows, np.stack([mean, mean]))
+    assert found["pairs"] == len(areas) == 36
+    assert found["mean"] == pytest.approx(np.mean(areas))
+    assert found["worst"] == pytest.approx(min(areas))
 
 
 def test_a_view_is_the_same_whenever_it_is_made() -> None:
