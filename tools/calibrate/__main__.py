@@ -175,7 +175,7 @@ def recall(reference: Path, card: Card, flag: float) -> Recall:
     found = (arrays["probability"] >= max(flag, 0.5)) & (distance <= card.domain.threshold)
     weight = 1 / arrays["source_photos"] if "source_photos" in arrays else np.ones(len(generated))
     generator = arrays.get("generator", np.full(len(generated), ""))
-    if "generator_names" in arrays:  # references of photos 0.4.0 have the names themselves
+    if "generator_names" in arrays:  # those of photos 0.4.0 and before have the names themselves
         generator = arrays["generator_names"][generator]
 
     def share(mask: npt.NDArray[np.bool_]) -> float:
