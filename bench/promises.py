@@ -1,6 +1,6 @@
 """Does a shop's own calibration keep its promise? On whole repositories of real photos that the head never saw.
 
-python bench/promises.py MIRRORS [--splits 1000] [--most 2000] [--report reports/promises.json]
+python bench/promises.py MIRRORS [--splits 1000] [--most 1500] [--report reports/promises.json]
 
 MIRRORS is a folder of git repositories, bare or not, each called `<owner>+<name>`; those of `SOURCES` are read at their
 pinned commits. It also reads what `dvc repro evaluate@photos` leaves in build/photos. For each repository the head and
@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("mirrors", metavar="MIRRORS", type=Path, help="folder of git repositories")
     parser.add_argument("--splits", type=int, default=1000, help="random calibrations of each source")
-    parser.add_argument("--most", type=int, default=2000, help="photos of a repository")
+    parser.add_argument("--most", type=int, default=1500, help="photos of a repository")
     parser.add_argument("--drop-above", type=float, default=0.95, help="as of tools.calibrate, for the second table")
     parser.add_argument("--report", type=Path, default=Path("reports/promises.json"))
     options = parser.parse_args()
