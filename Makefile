@@ -69,7 +69,7 @@ coverage: $(VENV)/.dev ## lines and branches that the tests reach, in the proces
 
 calibrate: $(VENV)/.dev ## thresholds of your own shop, from PHOTOS=folder of its real photos (docs/PROMISES.md)
 	@test -n "$(PHOTOS)" || { echo "name the folder of your real photos: make calibrate PHOTOS=photos/real" >&2; exit 1; }
-	$(BIN)/python -m tools.calibrate "$(PHOTOS)" --model $(or $(MODEL),photos)
+	$(BIN)/python -m tools.calibrate "$(PHOTOS)" --model $(or $(MODEL),photos) $(if $(OUT),--out "$(OUT)")
 
 soak: $(VENV)/.dev ## 10,000 good, bad, huge and slow requests: nothing lost, no worker restarted, no memory leak
 	$(BIN)/python bench/soak.py

@@ -4,6 +4,8 @@
 """
 
 import copy
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,14 +146,24 @@ class ShopCalibration(_Part):
         """
         if self.model_sha256 != sha256:
             raise ModelError(
-                f"it was made with {self.model} {self.model_version}, whose file is another than that of {card.name} "
-                f"{card.version}: run 'python -m tools.calibrate' again with this version"
+                f"it was made with {self.model} {self.model_version} (sha256 {self.model_sha256[:12]}…), and "
+                f"{card.name} {card.version} ({sha256[:12]}…) serves: run 'python -m tools.calibrate' again with this one"
             )
         if alpha not in self.shop.promises:
             found = ", ".join(f"{each:g}" for each in self.shop.promises)
             needed = self.shop.needed.get(alpha)
             more = f" ({needed} products are needed, it has {self.shop.products})" if needed else ""
             raise ModelError(f"it promises nothing at ALPHA={alpha:g}{more}: choose one of {found}")
+
+
+class _File(ShopCalibration):
+    """What its file holds.
+
+    Attributes:
+        sha256: of the calibration.
+    """
+
+    sha256: Digest
 
 
 class Decided(Verdict):
@@ -205,6 +217,17 @@ def in_force(detector: Detector, shop: ShopCalibration | None, group: str | None
     return InForce(calibrated, "shop", known, promise.upper)
 
 
+def calibration_file(calibration: ShopCalibration) -> str:
+    """Return the text of a calibration's file: the calibration, and as `sha256` the digest of it."""
+    said = calibration.model_dump(mode="json") | {"sha256": _digest(calibration)}
+    return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+
+
+def _digest(calibration: ShopCalibration) -> str:
+    said = json.dumps(calibration.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
 def read_calibration(path: Path) -> ShopCalibration:
     """Read a shop's calibration.
 
@@ -212,7 +235,7 @@ def read_calibration(path: Path) -> ShopCalibration:
         ModelError: the file is missing, damaged or something else.
     """
     try:
-        return ShopCalibration.model_validate_json(path.read_bytes())
+        found = _File.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}): run 'python -m tools.calibrate'") from error
     except ValidationError as error:
@@ -221,3 +244,7 @@ def read_calibration(path: Path) -> ShopCalibration:
         raise ModelError(
             f"{path} is damaged or no calibration ({where}: {first['msg']}): run 'python -m tools.calibrate' again"
         ) from error
+    calibration = ShopCalibration(**{name: getattr(found, name) for name in ShopCalibration.model_fields})
+    if found.sha256 != _digest(calibration):
+        raise ModelError(f"{path} is damaged or was edited (sha256): run 'python -m tools.calibrate' again")
+    return calibration

@@ -33,7 +33,7 @@ from service.log.prediction_log import PredictionLog, ReviewCounts, ThresholdsIn
 from service.log.tables import now
 from service.models.card import Card
 from service.models.decision import shift_prior
-from service.models.shop import ShopCalibration
+from service.models.shop import ShopCalibration, calibration_file
 from service.schemas import DriftPromise
 from service.settings import ROOT
 from tests.service.test_drift import rows, shop
@@ -340,7 +340,7 @@ def test_the_monitor_tells_of_a_broken_promise(
     assert gauge(metrics.PROMISE) == 1  # as the last kept report said
 
     file = tmp_path / "shop.json"
-    file.write_text(calibration().model_dump_json(), encoding="utf-8")
+    file.write_text(calibration_file(calibration()), encoding="utf-8")
     calibrated = watch(calibration=file).monitor()
     calibrated.update()
     assert gauge(metrics.PROMISE) == 0
@@ -348,7 +348,7 @@ def test_the_monitor_tells_of_a_broken_promise(
     assert calibrated.answer()["promise"].note == "0 of 200 photos were called real"
     file.write_text("{", encoding="utf-8")  # the workers keep the one before it, too
     assert calibrated.evaluate().answer["promise"].calibration == "shop"
-    file.write_text(calibration(model_version="9.9.9").model_dump_json(), encoding="utf-8")
+    file.write_text(calibration_file(calibration(model_version="9.9.9")), encoding="utf-8")
     assert calibrated.evaluate().answer["promise"].calibration == "released"
 
     (tmp_path / "models" / "cifake" / "reference.npz").unlink()

@@ -166,7 +166,7 @@ def test_a_new_file_takes_over_and_a_bad_one_does_not(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_sha256": "0" * 64}, "whose file is another than that of wide 1.0.0: run 'python -m tools.calibrate'"),
+        ({"model_sha256": "0" * 64}, "serves: run 'python -m tools.calibrate' again with this"),
         ({"model": "photos"}, "it is for photos, and no such model is in service"),
     ],
 )

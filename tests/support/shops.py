@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from service.models.card import Card
-from service.models.shop import Promise, Promises, Recall, ShopCalibration
+from service.models.shop import Promise, Promises, Recall, ShopCalibration, calibration_file
 from tests.support import tiny_model
 
 
@@ -55,5 +55,5 @@ def released_with_reference(folder: Path) -> Path:
 def write_calibration(path: Path, calibration: ShopCalibration) -> Path:
     """Write it as `python -m tools.calibrate` does, and return the path."""
     temporary = path.with_suffix(".new")
-    temporary.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(calibration_file(calibration), encoding="utf-8")
     return temporary.replace(path)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from service.models.card import ModelError, read_card
-from service.models.shop import read_calibration
+from service.models.shop import calibration_file, read_calibration
 from tests.support.photos import encode, photo
 from tests.support.shops import released_with_reference
 from tools.calibrate.__main__ import Scored, calibration, recall, without
@@ -148,6 +148,7 @@ def test_suspicious_photos_can_be_left_out(model: Path) -> None:
     [
         ("nowhere", "is no folder"),
         ("empty", "holds no photo"),
+        ("mixed/AI generated", "is a folder 'AI generated', and a calibration takes real photos alone"),
         ("mixed", "has a folder 'AI generated', and a calibration takes real photos alone"),
         ("broken", "none of 1 photos in"),
         ("few", "3 products are too few: 19 are needed to promise 0.05"),
@@ -180,12 +181,16 @@ def test_a_calibration_of_another_model_or_alpha_is_refused(model: Path, tmp_pat
     with pytest.raises(ModelError, match=r"promises nothing at ALPHA=0.001 \(999 products are needed, it has 120\)"):
         found.check(card, digest, 0.001)
     file = tmp_path / "calibration.json"
-    file.write_text(found.model_dump_json())
+    file.write_text(calibration_file(found))
     assert read_calibration(file) == found
-    file.write_text(found.model_dump_json()[:-9])
+    edited = calibration_file(found).replace('"photos": 120', '"photos": 121')
+    file.write_text(edited)
+    with pytest.raises(ModelError, match="is damaged or was edited"):
+        read_calibration(file)
+    file.write_text(calibration_file(found)[:-9])
     with pytest.raises(ModelError, match="is damaged or no calibration"):
         read_calibration(file)
-    file.write_text(json.dumps(json.loads(found.model_dump_json()) | {"format": 2}))
+    file.write_text(json.dumps(json.loads(calibration_file(found)) | {"format": 2}))
     with pytest.raises(ModelError, match="format"):
         read_calibration(file)
     with pytest.raises(ModelError, match="cannot be read"):

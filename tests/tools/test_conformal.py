@@ -84,6 +84,15 @@ def test_folders_are_groups_and_folders_in_them_products() -> None:
     assert found[3] == found[4]
 
 
+def test_a_folder_of_a_few_photos_is_a_product() -> None:
+    names = [f"boots-17/{place}.jpg" for place in range(20)] + [f"shoes/{place}.jpg" for place in range(21)]
+    assert groups_of(names) == [""] * 20 + ["shoes"] * 21
+    hashes = np.random.default_rng(0).integers(0, 2**64, len(names), np.uint64)
+    found = products_of(names, hashes, 4)
+    assert len(set(found[:20])) == 1
+    assert len(set(found)) == 22
+
+
 def test_photos_that_look_alike_are_of_one_product() -> None:
     names = [f"{place}.jpg" for place in range(4)]
     hashes = np.array(

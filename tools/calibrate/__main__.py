@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +25,10 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from service.models.card import REFERENCE, Card, ModelError, read_card
-from service.models.shop import Promise, Promises, Recall, ShopCalibration
+from service.models.shop import Promise, Promises, Recall, ShopCalibration, calibration_file
 from service.photo import ImageError, decode
 from service.photo.formats import SUFFIXES
+from service.settings import Settings
 from stages.common import StageError, only_one, run_command, whole_file, write_text
 from tools.calibrate.conformal import Floats, Ints, groups_of, limits, products_of, upper_limit, weights_of
 from tools.score.__main__ import plan, released, score
@@ -249,11 +251,12 @@ def _photos(folder: Path) -> list[Path]:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     for path in found:
-        for part in path.relative_to(folder).parts[:-1]:
+        for part in (folder.name, *path.relative_to(folder).parts[:-1]):
             if part.lower().replace("-", "_").replace(" ", "_") in _GENERATED:
+                verb = "is" if part == folder.name else "has"
                 raise StageError(
-                    f"{folder} has a folder '{part}', and a calibration takes real photos alone: name the folder of "
-                    f"the real ones, such as {folder / 'real'}, or give that folder another name"
+                    f"{folder} {verb} a folder '{part}', and a calibration takes real photos alone: name the folder of "
+                    "the real ones, or give that folder another name"
                 )
     if not found:
         raise StageError(f"{folder} holds no photo ({', '.join(sorted(SUFFIXES))})")
@@ -302,12 +305,30 @@ def main() -> None:
             raise StageError(f"--drop-above {options.drop_above:g} leaves no photo: choose a higher one")
         found = calibration(photos, card, model / REFERENCE, dropped)
         show_suspicious(folder, everything, out)
-        write_text(out / CALIBRATION, found.model_dump_json(indent=2) + "\n")
+        kept = _keep(out / CALIBRATION)
+        write_text(out / CALIBRATION, calibration_file(found))
     print(told(found, everything))
+    if kept:
+        print(f"the calibration before it is kept as {kept}")
     if dropped:
         print(_honest(found, everything, dropped))
     print(f"look at {out / SUSPICIOUS}.jpg: AI images among real photos raise the thresholds")
-    print(f"in service with: CALIBRATION={out / CALIBRATION} make serve")
+    alpha = (
+        ""
+        if Settings.model_fields["alpha"].default in found.shop.promises
+        else f"ALPHA={next(iter(found.shop.promises)):g} "
+    )
+    print(f"in service with: {alpha}CALIBRATION={out / CALIBRATION} make serve")
+
+
+def _keep(file: Path) -> Path | None:
+    """Copy an earlier calibration beside the place where the next is written, and return where it is then."""
+    if not file.exists():
+        return None
+    kept = file.with_suffix(".before.json")
+    with whole_file(kept) as temporary:
+        shutil.copyfile(file, temporary)
+    return kept
 
 
 def _honest(found: ShopCalibration, everything: Scored, dropped: int) -> str:

@@ -4,6 +4,7 @@ Photos of one product are alike, so a second one adds little to the first. Every
 photos it has, and it is products that are counted.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.95  # of `Limit.upper`
+FEW = 20  # photos; so many are one product's where they lie in a folder of their own, as a listing has at most 20
 _ROUNDING = 1e-9  # of sums of weights
 _ROWS = 1024  # of hashes compared at a time
 
@@ -89,15 +91,21 @@ def upper_limit(above: float, count: int) -> float:
 
 
 def groups_of(names: Sequence[str]) -> list[str]:
-    """Return the group of each photo: the first folder of its path, '' for a photo that lies in none."""
-    return [path.parts[0] if len((path := PurePosixPath(name)).parts) > 1 else "" for name in names]
+    """Return the group of each photo, '' for a photo of none.
+
+    A group is the first folder of a path, where it holds folders or more than `FEW` photos: a smaller one is a product.
+    """
+    parts = [PurePosixPath(name).parts for name in names]
+    size = Counter(part[0] for part in parts if len(part) > 1)
+    deep = {part[0] for part in parts if len(part) > 2}
+    return [part[0] if len(part) > 1 and (part[0] in deep or size[part[0]] > FEW) else "" for part in parts]
 
 
 def products_of(names: Sequence[str], hashes: npt.NDArray[np.uint64], bits: int) -> Ints:
     """Return the product of each photo: int64 [N].
 
-    Photos are of one product where they lie in the same folder below a group's, as in shoes/4711/front.jpg, or where
-    they look alike.
+    Photos are of one product where they lie in the same folder and that is no group's, as in shoes/4711/front.jpg and
+    boots-17/front.jpg, or where they look alike.
 
     Args:
         names: of N photos, from the folder that holds all of them.
@@ -106,8 +114,8 @@ def products_of(names: Sequence[str], hashes: npt.NDArray[np.uint64], bits: int)
     """
     first: dict[str, int] = {}
     links = []
-    for row, name in enumerate(names):
-        if len(PurePosixPath(name).parts) > 2:
+    for row, (name, group) in enumerate(zip(names, groups_of(names), strict=True)):
+        if str(PurePosixPath(name).parent) not in (".", group):
             links.append((row, first.setdefault(str(PurePosixPath(name).parent), row)))
     for start in range(0, len(hashes), _ROWS):
         near = np.bitwise_count(hashes[start : start + _ROWS, None] ^ hashes) <= bits
