@@ -147,7 +147,8 @@ class ShopCalibration(_Part):
         if self.model_sha256 != sha256:
             raise ModelError(
                 f"it was made with {self.model} {self.model_version} (sha256 {self.model_sha256[:12]}…), and "
-                f"{card.name} {card.version} ({sha256[:12]}…) serves: run 'python -m tools.calibrate' again with this"
+                f"{card.name} {card.version} ({sha256[:12]}…) serves: "
+                "run 'python -m tools.calibrate' again with this version"
             )
         if alpha not in self.shop.promises:
             found = ", ".join(f"{each:g}" for each in self.shop.promises)
