@@ -127,7 +127,7 @@ class ModelStore:
         detector = Detector(path, alpha=self._settings.alpha, ai_prior=self._settings.ai_prior, threads=threads)
         self._rules[detector.sha256] = rule = load_rule(path, detector.card, detector.alpha)
         if rule.note:
-            logger.info("%s", rule.note)
+            logger.info("%s: %s", detector.name, rule.note)
         return detector
 
     def rule(self, detector: Detector) -> Rule:
