@@ -303,7 +303,7 @@ def draw(ax: Any, rows: list[dict[str, Any]], alpha: float) -> None:
     ax.axvline(alpha * 100, color="grey", linestyle="--", label="promised mean")
     ax.axvline(rows[0][key]["upper"] * 100, color="grey", linestyle=":", label="95 % limit")
     ax.tick_params(axis="y", labelsize=6)
-    ax.set(xlabel="% of the other real photos flagged, one calibration after another", xscale="symlog", xlim=(0, 100))
+    ax.set(xlabel="% of the other real photos flagged", xscale="symlog", xlim=(0, 100))
     ax.legend(fontsize=6)
 
 
