@@ -28,7 +28,6 @@ from service.models.card import REFERENCE, Card, ModelError, read_card
 from service.models.shop import Promise, Promises, Recall, ShopCalibration, calibration_file
 from service.photo import ImageError, decode
 from service.photo.formats import SUFFIXES
-from service.settings import Settings
 from stages.common import StageError, only_one, run_command, whole_file, write_text
 from tools.calibrate.conformal import Floats, Ints, groups_of, limits, products_of, upper_limit, weights_of
 from tools.score.__main__ import plan, released, score
@@ -36,6 +35,7 @@ from tools.score.__main__ import plan, released, score
 CALIBRATION, SUSPICIOUS = "calibration.json", "suspicious"  # in OUT
 GROUP = 200  # photos from which on a group has thresholds of its own
 ALIKE_BITS = 4  # as preprocess takes photos to be near-copies
+_ALPHA = 0.01  # of the service, where ALPHA is not set
 _GENERATED = {"ai", "ai_generated", "aigenerated", "fake", "generated", "synthetic"}  # names of folders
 _SHOWN = 24  # suspicious photos
 _FEW = 10  # images of a generator, for a figure of its own
@@ -313,11 +313,8 @@ def main() -> None:
     if dropped:
         print(_honest(found, everything, dropped))
     print(f"look at {out / SUSPICIOUS}.jpg: AI images among real photos raise the thresholds")
-    alpha = (
-        ""
-        if Settings.model_fields["alpha"].default in found.shop.promises
-        else f"ALPHA={next(iter(found.shop.promises)):g} "
-    )
+    promised = list(found.shop.promises)
+    alpha = "" if _ALPHA in promised else f"ALPHA={promised[0]:g} "
     print(f"in service with: {alpha}CALIBRATION={out / CALIBRATION} make serve")
 
 
