@@ -32,7 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop") / "photos"
     rng = np.random.default_rng(0)
     for place in range(COUNT):
-        path = folder / ("shoes" if place % 3 else "hats") / f"{place:03}.png"
+        path = folder / (f"shoes/{place:03}.png" if place % 3 else f"hats/{place:03}/front.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))))
     for name in ("front", "back"):
@@ -80,7 +80,10 @@ def test_a_folder_of_photos_becomes_a_calibration(model: Path, shop: Path, tmp_p
     with Image.open(tmp_path / "suspicious.jpg") as sheet:
         assert sheet.size == (1440, 960)
     again = run(shop, "--model", model, "--out", tmp_path, "--workers", 2)
-    assert again.stdout == done.stdout
+    said = f"the calibration before it is kept as {tmp_path / 'calibration.before.json'}\n"
+    assert said in again.stdout
+    assert again.stdout.replace(said, "") == done.stdout
+    assert read_calibration(tmp_path / "calibration.before.json") == found
     assert len(list(tmp_path.glob("scores-*"))) == 1, "nothing is scored again"
 
 
